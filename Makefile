@@ -1,0 +1,117 @@
+# Targets for developers and for CI. `make help` prints them.
+#
+# Everything runs from .venv, which `make setup` fills from requirements/dev.txt: every file that gets installed is
+# checked against a hash in that file.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+UV := $(BIN)/uv
+
+# For one's own options, as in: make test ARGS='-k jwks -x'
+ARGS ?=
+
+# Neither the user's site packages nor a PYTHONPATH from outside may decide what is tested.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+SOURCES := shared services tests
+
+.PHONY: help
+help:  ## Explain every target
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
+	  | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.installed  ## Make .venv with everything a developer needs (Python 3.11 to 3.13 is all it asks for)
+
+$(VENV)/.python: Makefile deploy/make-venv
+	@deploy/make-venv $(VENV)
+	@touch $@
+
+# The stamp is older than the requirements exactly when they have changed since.
+$(VENV)/.installed: $(VENV)/.python requirements/uv.txt requirements/dev.txt pyproject.toml
+	@echo "setup: installing the locked requirements into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/uv.txt
+	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt
+	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --offline --editable .
+	@touch $@
+
+.PHONY: lock
+lock: $(VENV)/.python  ## Resolve the dependencies anew and rewrite requirements/*.txt (UPGRADE=1: newest versions)
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@deploy/lock $(UV) $(if $(UPGRADE),--upgrade)
+
+# --- see it run -----------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup  ## Watch a token be issued, used, revoked and refused, on this machine
+	@$(BIN)/tokenry demo $(ARGS)
+
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+.PHONY: cassandra-jars
+cassandra-jars: setup  ## Fetch and verify the jars of the Cassandra that the tests use (67 MB, once)
+	@$(PY) -m tests.support.cassandra fetch
+
+.PHONY: test
+test: setup cassandra-jars  ## Run all tests: unit, contract, conformance, system (real Cassandra, S3 over HTTP)
+	@$(PY) -m pytest -m "not system_packages and not bench and not soak" --ignore=tests/soak --ignore=tests/bench $(ARGS)
+
+.PHONY: test-pythons
+test-pythons: setup  ## Run the library's tests on Python 3.11, 3.12 and 3.13 (fails if one of them is missing)
+	@$(PY) -m tests.support.pythons $(ARGS)
+
+.PHONY: test-system
+test-system: setup  ## Run the tests that need packages of the operating system (nginx, chromium, …)
+	@$(PY) -m tests.support.system_packages $(ARGS)
+
+.PHONY: bench
+bench: setup  ## Measure: one validation, one token, one request (prints ratios and rates)
+	@if [[ -d tests/bench ]]; then $(PY) -m pytest tests/bench -m bench -s $(ARGS); \
+	  else echo "bench: there is no tests/bench yet; nothing was measured" >&2; exit 1; fi
+
+.PHONY: soak
+soak: setup cassandra-jars  ## Run the long tests: kills, pauses, skew, histories (minutes to hours)
+	@if [[ -d tests/soak ]]; then $(PY) -m pytest tests/soak -m soak -s $(ARGS); \
+	  else echo "soak: there is no tests/soak yet; nothing was run" >&2; exit 1; fi
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: lint types imports docs-test  ## Everything that needs no service: lint, types, import contracts, docs
+
+.PHONY: lint
+lint: setup  ## Lint, and see that everything is formatted
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+
+.PHONY: format
+format: setup  ## Format, and repair what the linter can repair
+	@$(BIN)/ruff check --fix --exit-zero --quiet $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+.PHONY: types
+types: setup  ## Type-check, strictly
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: setup  ## Check the import contracts: who may import whom, and what the pure core may not touch
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: docs-test
+docs-test: setup  ## Check the repository and its documents: links, settings, targets, locked requirements
+	@$(PY) -m pytest tests/architecture $(ARGS)
+
+.PHONY: clean
+clean:  ## Remove .venv and everything generated (not the cache of Cassandra's jars)
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.* htmlcov
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

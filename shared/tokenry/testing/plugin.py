@@ -1,0 +1,1 @@
+"""pytest plug-in of the published fakes (entry point `pytest11`)."""
