@@ -42,7 +42,7 @@ def scope_of(names: Iterable[str]) -> Scope:
     """
     scope = frozenset(names)
     if len(scope) > MAX_SCOPE_TOKENS or not all(map(_SCOPE_TOKEN.fullmatch, scope)):
-        message = "a scope is a list of names separated by single spaces, of printable ASCII without \" and \\"
+        message = 'a scope is a list of names separated by single spaces, of printable ASCII without " and \\'
         raise InvalidScope(message)
     return scope
 
