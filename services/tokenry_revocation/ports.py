@@ -1,15 +1,15 @@
 """
 What the revocation service needs of a store, whichever it is.
 
-The store is an append-only log of records that nothing but the passing of time takes away. Three promises carry the
-whole service, and one suite (`tests/contracts/test_revocation_store.py`) holds every adapter to them:
+The store is an append-only log of records that nothing but the passing of time takes away. Three promises
+carry the whole service, and one suite (`tests/contracts/test_revocation_store.py`) holds every adapter to them:
 
 1. *Durable.* When `append` has returned, the record survives the sudden death of every process involved.
-2. *Complete.* A chain of reads, each starting from the position that the one before returned, has seen every record
-   whose `append` had returned before the last read of the chain began. Whichever replica wrote it, whatever its
-   clock said.
-3. *Honest.* What cannot be known is `StoreUnavailable`, never a guess: a write that may or may not have happened is
-   reported as a failure, and doing it again is harmless.
+2. *Complete.* A chain of reads, each starting from the position that the one before returned, has seen every
+   record whose `append` had returned before the last read of the chain began. Whichever replica wrote it,
+   whatever its clock said.
+3. *Honest.* What cannot be known is `StoreUnavailable`, never a guess: a write that may or may not have happened
+   is reported as a failure, and doing it again is harmless.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tokenry.errors import TokenryError
 
 # Far above any id that the service makes (a hash or a UUID), far below what a key column may hold.
 MAX_ID_CHARACTERS = 200
-# A record is one revocation: some fingerprints, hashes and names. A body above this is a fault of the caller.
+# One revocation: some fingerprints, hashes and names. A body above this is a fault of the caller.
 MAX_BODY_BYTES = 64 * 1024
-# What is remembered is an answer to be given again, the progress of a job, one replica's view of its validators.
+# Remembered: an answer to be given again, the progress of a job, one replica's view of its validators.
 MAX_VALUE_BYTES = 1024 * 1024
 
 
@@ -51,8 +51,8 @@ class StoredRecord:
     Attributes:
         id: The record's name; appending the same one again is harmless.
         body: What the service wrote (`records.py`); the store never looks inside.
-        in_force_until: Unix seconds until which the record matters, or None for ever. The store may forget it any
-            time after that, and not before.
+        in_force_until: Unix seconds until which the record matters, or None for ever. The store may forget it
+            any time after that, and not before.
         position: Where the store put it; 0 as long as it is not stored. Comparable within one store only.
     """
 
@@ -77,8 +77,8 @@ class Batch:
     The answer to one read.
 
     Attributes:
-        records: In ascending position, as far as they have one. The same id may come more than once, here or in
-            another batch; the one with the highest position is the latest.
+        records: In ascending position. The same id may come more than once, here or in another batch; the one
+            with the highest position is the latest.
         position: What to read after next time. Never lower than the position that was read after.
     """
 
@@ -90,13 +90,13 @@ class RevocationStore(Protocol):
     """
     A log of revocation records that several replicas append to and read from.
 
-    Every method raises `StoreUnavailable` when the store does not answer in time. Cancelling a call does not undo
-    what it may have written.
+    Every method raises `StoreUnavailable` when the store does not answer in time. Cancelling a call does not
+    undo what it may have written.
 
     Attributes:
         overlap: In units of a position: a batch may still bring news at positions down to `overlap` below the
-            position that was read after. `read` reaches back by itself; a caller that keeps cursors of its own
-            subtracts it from them.
+            position that was read after. `read` reaches back by itself; a caller that serves cursors of its
+            own from memory subtracts it from them.
         retention_seconds: How long after its append a record with an end is kept at least, or None when the
             store goes by `in_force_until` alone. At least the longest token life plus what lies before it.
     """
@@ -108,15 +108,15 @@ class RevocationStore(Protocol):
 
     @property
     def retention_seconds(self) -> int | None:
-        """Return for how many seconds after its append a record is surely kept; None: as long as it is in force."""
+        """Return for how many seconds after its append a record is kept; None: as long as it is in force."""
         ...
 
     async def append(self, record: StoredRecord) -> None:
         """
         Keep *record*, and return only when it is durable and every later read of any replica will bring it.
 
-        Its `position` is ignored: the store gives one. The same record again (same id, same body) is harmless. The
-        same id with another body replaces what `get` answers, and comes as a record of its own in `read`.
+        Its `position` is ignored: the store gives one. The same record again (same id, same body) is harmless.
+        The same id with another body replaces what `get` answers, and comes as a record of its own in `read`.
 
         Raises:
             StoreUnavailable: Not confirmed. It may be stored or not; append it again with the same id.
@@ -128,8 +128,8 @@ class RevocationStore(Protocol):
         """
         Return the record last appended under *record_id*, or None.
 
-        A strong read: what was acknowledged before the call began is found. What is found is in the log as well.
-        A record out of force may or may not be found. The position of the answer may be 0 (unknown).
+        A strong read: what was acknowledged before the call began is found, and what is found is in the log as
+        well. A record out of force may or may not be found. The position of the answer may be 0 (unknown).
         """
         ...
 
@@ -138,14 +138,14 @@ class RevocationStore(Protocol):
         Return what a reader that has everything up to position *after* may be missing.
 
         Args:
-            after: The `position` of an earlier batch of this store, whichever replica read it, or one computed
-                from such by going back. None: everything that is in force (a full sweep; it depends on no
-                earlier read and on nobody's clock, and so mends what a wrong clock may have hidden).
+            after: The `position` of an earlier batch of this store, whichever replica read it, or a lower
+                one. None: everything that is in force (a full sweep; it depends on no earlier read and on
+                nobody's clock, and so mends what a wrong clock may have hidden).
 
         Returns:
-            At least every record that was acknowledged before this call began and is still in force and that is not
-            in an earlier batch of the chain; usually some that are (`overlap`). Records out of force may be
-            among them.
+            At least every record that was acknowledged before this call began, is still in force, and is in no
+            earlier batch of the chain; usually some that are (`overlap`). Records out of force may be among
+            them.
         """
         ...
 
@@ -165,8 +165,8 @@ class RevocationStore(Protocol):
         """
         Keep *value* as the member *name* of *group*, for *ttl_seconds*; the last writer wins.
 
-        A group is small (replicas and their views, not requests): `recall_members` returns it whole. Groups and keys
-        of `remember` do not share names.
+        A group is small (replicas and their views, not requests): `recall_members` returns it whole. Groups do
+        not share names with the keys of `remember`.
         """
         ...
 
@@ -178,8 +178,8 @@ class RevocationStore(Protocol):
         """
         Return the number that names this store, fixed when it was created.
 
-        A store created later has a higher one (the Unix seconds of its creation), so readers notice when they are led
-        back to an older one.
+        A store created later has a higher one (the Unix seconds of its creation), so readers notice when they
+        are led back to an older one.
         """
         ...
 
@@ -193,5 +193,5 @@ class RevocationStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish what was accepted and let go of every thread, file and connection; a second call does nothing."""
+        """Finish what was accepted, let go of threads, files and connections; a second call does nothing."""
         ...
