@@ -180,7 +180,5 @@ def _new_key() -> bytes:
 
 
 def _new_nonce() -> bytes:
-    """
-    Draw a nonce from the same generator: 2^32 of them under one key are safe, and no key here sees thousands.
-    """
+    """Draw a nonce from the same generator: 2^32 under one key are safe, and no key here sees thousands."""
     return _new_key()[:NONCE_BYTES]
