@@ -1,0 +1,220 @@
+"""
+Logs: one JSON object a line on standard output, for our own events and for those of the libraries we use.
+
+Every line has `event`, `level`, `ts`, `service`, and inside a request `request_id`. Nobody logs a token on
+purpose; `redact` is the second line of defence and replaces whatever looks like one, also in exceptions'
+texts. The access log has method, route template, status, seconds and the caller's address: never a path as
+received, a query string or a header.
+
+Writing never blocks the event loop: lines go through a bounded queue to one thread, and when the reader of
+our output has stopped reading, lines are dropped and counted (`LineWriter.dropped`).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+from tokenry.serving.keys import current_request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import EventDict, Processor
+
+    from tokenry.serving.settings import ServiceSettings
+
+REDACTED = "[redacted]"
+MAX_DEPTH = 6  # of nested values in an event; what lies deeper is replaced whole
+MAX_QUEUED_LINES = 10_000  # some 5 MB; a reader that is further behind has stopped reading
+
+# A compact JWS or JWE begins with the base64url of `{"`; anything like its first two parts is taken for one.
+_SECRETS = re.compile(
+    r"""eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_=+/-]*){1,4}
+    | (?i:\b(?:bearer|basic|dpop)\s+[^\s"',;]+)
+    | (?i:\bauthorization\b["']?\s*[:=]\s*[^\r\n]+)
+    | (?i:\b(?:access_token|token|password|client_secret|client_assertion|assertion|secret)=[^&\s"']+)
+    """,
+    re.VERBOSE,
+)
+
+
+def redact_text(text: str) -> str:
+    """Return *text* with what looks like a token, a credential or an Authorization value replaced."""
+    return _SECRETS.sub(REDACTED, text)
+
+
+def redact_value(value: object, depth: int = 0) -> object:
+    """Return *value* with `redact_text` applied to every text in it."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, bytes):
+        return redact_text(value.decode("utf-8", "replace"))
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if depth >= MAX_DEPTH:
+        return REDACTED
+    if isinstance(value, dict):
+        return {redact_text(str(name)): redact_value(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact_value(item, depth + 1) for item in value]
+    return redact_text(str(value))
+
+
+def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Process one event: see `redact_text`."""
+    return {name: redact_value(value) for name, value in event.items()}
+
+
+def _escape_surrogates(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Make every text encodable: a header of arbitrary bytes reaches us with lone surrogates."""
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDict:
+    request_id = current_request_id.get()
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
+
+
+class LineWriter:
+    """
+    Writes lines in a thread of its own, and drops them rather than wait.
+
+    Attributes:
+        dropped: Lines that were dropped because the queue was full.
+    """
+
+    def __init__(self, stream: TextIO, *, max_lines: int = MAX_QUEUED_LINES) -> None:
+        """Write to *stream*, holding at most *max_lines* back."""
+        self.dropped = 0
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Queue *line* (without line end), or drop and count it."""
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, *, timeout_seconds: float = 2.0) -> None:
+        """Write what is queued, for at most *timeout_seconds*."""
+        try:
+            self._lines.put(None, timeout=timeout_seconds)
+        except queue.Full:
+            return
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.write(line + "\n")
+                if self._lines.empty():
+                    self._stream.flush()
+            except (OSError, ValueError):  # disk full, pipe closed, stream closed
+                self.dropped += 1
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.dropped += 1
+
+
+class _LineLogger:
+    """What structlog calls with the rendered line."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.msg = self.debug = self.info = self.warning = self.error = self.critical = write
+        self.log = self.fatal = self.exception = self.warn = write
+
+
+class _StdlibHandler(logging.Handler):
+    """Sends records of the standard library's logging the same way."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._write(self.format(record))
+        except Exception:  # noqa: BLE001 -- a record that cannot be formatted must not fail its caller
+            self._write('{"event": "a log record could not be formatted", "level": "error"}')
+
+
+def configure_logging(settings: ServiceSettings, *, service: str, stream: TextIO | None = None) -> LineWriter:
+    """
+    Send all logs of this process to *stream* (default: standard output) in the form that *settings* ask for.
+
+    Returns:
+        The writer; close it last, so that what is queued gets written.
+    """
+    writer = LineWriter(stream if stream is not None else sys.stdout)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    fixed = {"service": service, "environment": settings.environment}
+    if settings.instance:
+        fixed["instance"] = settings.instance
+    shared = _processors(fixed)
+    renderer = _renderer(settings.log_format)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _LineLogger(writer.write),
+        cache_logger_on_first_use=False,
+    )
+    handler = _StdlibHandler(writer.write)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries speak of themselves at info; what they warn of concerns us.
+    root.setLevel(max(level, logging.WARNING) if level >= logging.INFO else logging.INFO)
+    logging.getLogger("tokenry").setLevel(level)
+    return writer
+
+
+def _processors(fixed: dict[str, str]) -> list[Processor]:
+    def add_fixed(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {**fixed, **event}
+
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        _add_request_id,
+        add_fixed,
+        structlog.processors.format_exc_info,
+        _redact_but_meta,
+        _escape_surrogates,
+    ]
+
+
+def _redact_but_meta(logger: object, method: str, event: EventDict) -> EventDict:
+    """Redact; the two members that `ProcessorFormatter` needs are objects and go through untouched."""
+    meta = {name: event.pop(name) for name in ("_record", "_from_structlog") if name in event}
+    return {**redact(logger, method, event), **meta}
+
+
+def _renderer(log_format: str) -> Processor:
+    if log_format == "console":
+        return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    return structlog.processors.JSONRenderer(default=_as_text)
+
+
+def _as_text(value: Any) -> str:  # noqa: ANN401 -- whatever JSON has no form for
+    return redact_text(str(value))

@@ -1,0 +1,438 @@
+"""
+The application that every service starts from.
+
+    app = create_base_app(service="issuer", clock=clock, health=health, metrics=metrics, settings=settings,
+                          openapi=OPENAPI)
+    app.router.add_post("/oauth2/token", handler)
+    ...
+    run(lambda: create_app(settings), settings, service="issuer")              # see tokenry.serving.server
+
+What a handler can count on:
+
+* It raises, and one place answers: `OAuthError` and `Problem` as they say; `InvalidToken` 401,
+  `InsufficientScope` 403 and `ValidatorNotReady` 503 in the words of RFC 6750; a `web.HTTPException` keeps
+  its status and headers and gets our body; anything else becomes `server_error` with the request id and
+  without its text. Below the *problem_prefixes* the body is a problem document (RFC 9457), elsewhere OAuth's
+  error object.
+* `request[REQUEST_ID]`, `request[CLIENT_ADDRESS]`, `app[CLOCK]`, `app[HEALTH]`, `app[METRICS]`,
+  `app[SETTINGS]` (all in `tokenry.serving.keys`).
+* Bodies are read by `read_body` alone (size, deadline, no content coding); never by `request.post()`, which
+  answers 500 to an odd charset and hands out uploaded files where text was expected.
+* `authorization_values(request)` gives *all* Authorization fields; `request.headers[...]` hides the second.
+* An answer carries `Cache-Control: no-store`, unless the handler set its own, and `X-Request-Id`.
+* After `settings.request_deadline` a request is answered 503; `@deadline(seconds)` on a handler changes that,
+  `@deadline(None)` lifts it for one that waits or streams on purpose.
+
+There are `/healthz`, `/readyz` (`?verbose`), `/openapi.json`, and `/metrics` unless it has a port of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+from aiohttp import hdrs, web
+
+from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
+from tokenry.jose.encoding import dump_json
+from tokenry.oauth.errors import OAuthError, bearer_challenge, server_error, temporarily_unavailable
+from tokenry.serving.addresses import client_address
+from tokenry.serving.keys import (
+    CLIENT_ADDRESS,
+    CLOCK,
+    HEALTH,
+    METRICS,
+    REQUEST_ID,
+    SERVICE,
+    SETTINGS,
+    current_request_id,
+)
+from tokenry.serving.metrics import CONTENT_TYPE, KNOWN_METHODS, OTHER_METHOD, UNMATCHED_ROUTE
+from tokenry.serving.problem import PROBLEM_JSON, Problem
+from tokenry.serving.server import run, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from aiohttp.typedefs import Handler
+    from prometheus_client import Histogram
+
+    from tokenry.clock import Clock
+    from tokenry.serving.health import Health
+    from tokenry.serving.metrics import Metrics
+    from tokenry.serving.settings import ServiceSettings
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "authorization_values",
+    "create_base_app",
+    "deadline",
+    "read_body",
+    "refusal_of",
+    "run",
+    "serve",
+]
+
+MAX_BODY_BYTES = 65_536  # a form with a token of 8 KiB, fully percent-encoded, takes less than half
+BODY_DEADLINE_SECONDS = 10.0  # a body of that size needs milliseconds
+LAG_INTERVAL_SECONDS = 0.5
+OPERATIONS_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/health"})
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = structlog.get_logger("tokenry.serving.access")
+_H = TypeVar("_H", bound="Callable[..., Awaitable[web.StreamResponse]]")
+
+
+def create_base_app(
+    *,
+    service: str,
+    clock: Clock,
+    health: Health,
+    metrics: Metrics,
+    settings: ServiceSettings,
+    openapi: Mapping[str, Any],
+    problem_prefixes: tuple[str, ...] = (),
+    quiet_routes: frozenset[str] = frozenset(),
+    max_body_bytes: int = MAX_BODY_BYTES,
+    new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
+) -> web.Application:
+    """
+    Return an application with everything that all services share, to which a service adds its routes.
+
+    Args:
+        service: Name of the service in logs and metrics.
+        clock: Where the time comes from.
+        health: The service's checks, answered at `/readyz`.
+        metrics: The application's metrics.
+        settings: The service's settings.
+        openapi: Its OpenAPI document, served at `/openapi.json`.
+        problem_prefixes: Paths below which errors are problem documents.
+        quiet_routes: Route templates whose successes are logged at debug only (the hot path).
+        max_body_bytes: The most that aiohttp itself reads of a body; `read_body` has a limit of its own.
+        new_request_id: Where the ids of requests come from that bring none.
+    """
+    front = _Front(
+        clock=clock,
+        metrics=metrics,
+        settings=settings,
+        problem_prefixes=problem_prefixes,
+        quiet_routes=quiet_routes | OPERATIONS_ROUTES,
+        new_request_id=new_request_id,
+    )
+
+    @web.middleware
+    async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await front.handle(request, handler)
+
+    app = web.Application(middlewares=[around], client_max_size=max_body_bytes)
+    app[SERVICE], app[CLOCK], app[HEALTH] = service, clock, health
+    app[METRICS], app[SETTINGS] = metrics, settings
+    app.on_response_prepare.append(_finish_headers)
+    app.cleanup_ctx.append(_measure_loop_lag)
+    add_operations_routes(app, with_metrics=settings.metrics_listen_address is None)
+    document = dump_json(dict(openapi))
+
+    async def get_openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    app.router.add_get("/openapi.json", get_openapi)
+    return app
+
+
+def add_operations_routes(app: web.Application, *, with_metrics: bool) -> None:
+    """Add `/healthz`, `/readyz` and, *with_metrics*, `/metrics`."""
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz)
+    if with_metrics:
+        app.router.add_get("/metrics", _metrics)
+
+
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    report = request.app[HEALTH].report()
+    status = HTTPStatus.OK if report.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    if "verbose" in request.query:
+        return web.Response(body=dump_json(report.body()), status=status, content_type="application/json")
+    return web.Response(text="ready\n" if report.ready else "not ready\n", status=status)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[METRICS].render(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+
+
+# --- reading a request ------------------------------------------------------------------------------------
+
+
+async def read_body(
+    request: web.Request, *, limit: int = MAX_BODY_BYTES, deadline: float = BODY_DEADLINE_SECONDS
+) -> bytes:
+    """
+    Return the body of *request* as it was sent.
+
+    Args:
+        request: The request.
+        limit: The most bytes to take.
+        deadline: Seconds within which the whole body must have come.
+
+    Raises:
+        Problem: 413 above *limit*, 408 after *deadline*, 415 for a content coding; the connection is closed.
+    """
+    coding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, [])).strip().lower()
+    if coding not in {"", "identity"}:
+        raise Problem(415, "send the body without Content-Encoding")
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise Problem(408, f"the body did not arrive within {deadline:g} seconds") from None
+    except web.PayloadAccessError:
+        raise Problem(400, "the body can be read once only") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Problem(400, "the body is malformed") from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"the body is larger than {limit} bytes")
+
+
+def authorization_values(request: web.BaseRequest) -> list[str]:
+    """Return every Authorization field of *request*: two of them are the caller's fault, not a choice."""
+    return request.headers.getall(hdrs.AUTHORIZATION, [])
+
+
+def deadline(seconds: float | None) -> Callable[[_H], _H]:
+    """Give a handler *seconds* in place of the setting's; None: it may wait as long as it wants."""
+
+    def mark(handler: _H) -> _H:
+        handler.__tokenry_deadline__ = seconds  # type: ignore[attr-defined]  # a mark of ours
+        return handler
+
+    return mark
+
+
+# --- refusing ---------------------------------------------------------------------------------------------
+
+
+def refusal_of(error: Exception) -> OAuthError | Problem | None:
+    """Return the answer that *error* stands for; None for one that is a fault of ours."""
+    if isinstance(error, OAuthError | Problem):
+        return error
+    if isinstance(error, InvalidToken):
+        challenge = bearer_challenge(error="invalid_token", description="Access Token not valid")
+        return OAuthError(
+            "invalid_token", "Access Token not valid", status=401, headers=[("WWW-Authenticate", challenge)]
+        )
+    if isinstance(error, InsufficientScope):
+        challenge = bearer_challenge(error="insufficient_scope", scope=error.missing)
+        return OAuthError(
+            "insufficient_scope",
+            f"the access token lacks the scope {' '.join(error.missing)}",
+            status=403,
+            headers=[("WWW-Authenticate", challenge)],
+        )
+    if isinstance(error, ValidatorNotReady):
+        return temporarily_unavailable("tokens cannot be judged now", retry_after=error.retry_after)
+    if isinstance(error, web.HTTPException):
+        return _of_http_exception(error)
+    return None
+
+
+def _of_http_exception(error: web.HTTPException) -> Problem:
+    kept = [
+        (name, value)
+        for name, value in error.headers.items()
+        if name not in {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}
+    ]
+    detail = {
+        HTTPStatus.NOT_FOUND: "there is nothing here",
+        HTTPStatus.METHOD_NOT_ALLOWED: "this method is not allowed here",
+    }.get(HTTPStatus(error.status), HTTPStatus(error.status).phrase)
+    return Problem(error.status, detail, headers=kept)
+
+
+def _oauth_form(refusal: OAuthError | Problem, request_id: str) -> dict[str, Any]:
+    if isinstance(refusal, OAuthError):
+        return dict(refusal.body())
+    if refusal.status in {429, 503}:
+        code = "temporarily_unavailable"
+    elif refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return dict(server_error(request_id).body())
+    else:
+        code = "invalid_request"
+    return dict(OAuthError(code, refusal.detail).body())
+
+
+def _problem_form(refusal: OAuthError | Problem) -> dict[str, Any]:
+    if isinstance(refusal, Problem):
+        return refusal.body()
+    return Problem(refusal.status, refusal.description, members={"error": refusal.code}).body()
+
+
+def render_refusal(refusal: OAuthError | Problem, *, as_problem: bool, request_id: str = "") -> web.Response:
+    """Return *refusal* as an answer, in the form of RFC 9457 or of RFC 6749 section 5.2."""
+    body = _problem_form(refusal) if as_problem else _oauth_form(refusal, request_id)
+    response = web.Response(
+        status=refusal.status,
+        body=dump_json(body),
+        content_type=PROBLEM_JSON if as_problem else "application/json",
+    )
+    for name, value in refusal.headers:
+        response.headers.add(name, value)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.setdefault(hdrs.PRAGMA, "no-cache")
+    if refusal.status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
+        response.force_close()  # what is left of the body is of no interest
+    return response
+
+
+# --- around every request ---------------------------------------------------------------------------------
+
+
+class _Front:
+    """What surrounds every request: one middleware, because each costs every request a call and a frame."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        settings: ServiceSettings,
+        problem_prefixes: tuple[str, ...],
+        quiet_routes: frozenset[str],
+        new_request_id: Callable[[], str],
+    ) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._deadline = settings.request_deadline
+        self._proxies = settings.trusted_proxies
+        self._verbose = settings.log_level == "debug"
+        self._problem_prefixes = problem_prefixes
+        self._quiet_routes = quiet_routes
+        self._new_request_id = new_request_id
+        self._timers: dict[tuple[str, str, int], Histogram] = {}
+
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = self._clock.monotonic()
+        request_id = request[REQUEST_ID] = _request_id(request, self._new_request_id)
+        reset = current_request_id.set(request_id)
+        request[CLIENT_ADDRESS] = self._caller(request)
+        self._metrics.in_flight.inc()
+        try:
+            response = await self._answer(request, handler)
+            seconds = self._clock.monotonic() - began
+            self._observe(request, response.status, seconds)
+            self._log_access(request, response.status, seconds)
+        finally:
+            self._metrics.in_flight.dec()
+            current_request_id.reset(reset)
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        limit = getattr(request.match_info.handler, "__tokenry_deadline__", self._deadline)
+        try:
+            async with asyncio.timeout(limit) as timer:
+                return await handler(request)
+        except TimeoutError as error:
+            if not timer.expired():
+                return self._fault(request, error)
+            _log.warning("request deadline passed", route=_route(request), seconds=limit)
+            return self._refuse(request, temporarily_unavailable("this takes too long now", retry_after=2))
+        except Exception as error:
+            if isinstance(error, web.HTTPException) and error.status < HTTPStatus.BAD_REQUEST:
+                raise  # a redirect or the like, meant as it is
+            refusal = refusal_of(error)
+            return self._fault(request, error) if refusal is None else self._refuse(request, refusal)
+
+    def _fault(self, request: web.Request, error: Exception) -> web.Response:
+        self._metrics.unhandled.inc()
+        _log.error("unhandled error", route=_route(request), exc_info=error)
+        return self._refuse(request, server_error(request[REQUEST_ID]))
+
+    def _refuse(self, request: web.Request, refusal: OAuthError | Problem) -> web.Response:
+        as_problem = request.path.startswith(self._problem_prefixes)
+        return render_refusal(refusal, as_problem=as_problem, request_id=request[REQUEST_ID])
+
+    def _caller(self, request: web.Request) -> str:
+        forwarded = request.headers.getall("X-Forwarded-For", []) if self._proxies else ()
+        return client_address(request.remote, forwarded_for=forwarded, trusted_proxies=self._proxies)
+
+    def _observe(self, request: web.Request, status: int, seconds: float) -> None:
+        key = (_method(request), _route(request), status)
+        timer = self._timers.get(key)
+        if timer is None:
+            timer = self._timers[key] = self._metrics.requests.labels(key[0], key[1], str(status))
+        timer.observe(seconds)
+
+    def _log_access(self, request: web.Request, status: int, seconds: float) -> None:
+        route = _route(request)
+        if status < HTTPStatus.BAD_REQUEST and route in self._quiet_routes and not self._verbose:
+            return
+        _log.info(
+            "request",
+            method=_method(request),
+            route=route,
+            status=status,
+            seconds=round(seconds, 6),
+            client_address=request[CLIENT_ADDRESS],
+        )
+
+
+def _method(request: web.Request) -> str:
+    return request.method if request.method in KNOWN_METHODS else OTHER_METHOD
+
+
+def _request_id(request: web.Request, new_request_id: Callable[[], str]) -> str:
+    given = request.headers.get("X-Request-Id")
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return new_request_id()
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return UNMATCHED_ROUTE if resource is None else resource.canonical
+
+
+async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers.popall(hdrs.SERVER, None)
+    headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    headers["X-Content-Type-Options"] = "nosniff"
+    request_id = request.get(REQUEST_ID)
+    if request_id is not None:
+        headers["X-Request-Id"] = request_id
+    if request.app[HEALTH].draining:
+        # The caller's next request goes to another instance, not into a connection that is being closed.
+        response.force_close()
+        headers[hdrs.CONNECTION] = "close"
+
+
+async def _measure_loop_lag(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(_loop_lag(app[METRICS]))
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _loop_lag(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_INTERVAL_SECONDS
+        await asyncio.sleep(LAG_INTERVAL_SECONDS)
+        metrics.loop_lag.set(max(0.0, loop.time() - due))

@@ -1,0 +1,367 @@
+"""
+Listening, draining, stopping: what surrounds an application in a process.
+
+    def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        return command(argv, environ, service="issuer", settings_class=Settings, compose=compose)
+
+A stop (SIGTERM, SIGINT) goes: readiness false and `Connection: close` on every answer -> `drain_seconds` for
+the balancer to notice -> no new connections -> requests in flight finish, within `finish_seconds` ->
+clean-up -> exit 0. A second signal skips the settling.
+
+Exit codes: 0 stopped as asked; 2 wrong settings, or an address that cannot be listened on.
+
+In tests: `async with serve(app, ["127.0.0.1:0"]) as server: server.url` gives the application behind real
+sockets with the limits of production, which aiohttp's own test server does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import ssl
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from aiohttp import web
+
+from tokenry.errors import ConfigurationError
+from tokenry.serving.access_log import configure_logging
+from tokenry.serving.addresses import ListenAddress, parse_listen_address
+from tokenry.serving.keys import HEALTH, METRICS
+from tokenry.serving.protocol import Connection
+from tokenry.serving.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+EXIT_OK = 0
+EXIT_CONFIGURATION = 2
+BACKLOG = 1024
+CERTIFICATE_CHECK_SECONDS = 60.0
+
+_log = structlog.get_logger("tokenry.serving.server")
+_S = TypeVar("_S", bound=ServiceSettings)
+
+
+class Serving:
+    """
+    An application that is being served.
+
+    Attributes:
+        addresses: What it listens on: `host:port` with the real port, or `unix:/path`.
+    """
+
+    def __init__(self, addresses: Sequence[str], *, scheme: str) -> None:
+        """Describe a server that listens on *addresses*."""
+        self.addresses = tuple(addresses)
+        self._scheme = scheme
+
+    @property
+    def url(self) -> str:
+        """Return the base URL of the first TCP address."""
+        return f"{self._scheme}://{next(a for a in self.addresses if not a.startswith('unix:'))}"
+
+
+@asynccontextmanager
+async def serve(
+    app: web.Application,
+    listen: Sequence[str],
+    *,
+    finish_seconds: float = 10.0,
+    reuse_port: bool = False,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Serving]:
+    """
+    Start *app* and listen; on leaving: stop listening, finish what is in flight, clean up.
+
+    Args:
+        app: From `create_base_app`.
+        listen: Addresses as in the setting `listen_address`.
+        finish_seconds: How long requests in flight may take after listening has stopped.
+        reuse_port: Whether other processes may listen on the same port.
+        tls: Certificate to serve; None for plain HTTP.
+
+    Raises:
+        ConfigurationError: An address cannot be listened on.
+    """
+    sockets = [_bound(parse_listen_address(text), reuse_port=reuse_port) for text in listen]
+    runner = web.AppRunner(app, shutdown_timeout=finish_seconds, handler_cancellation=False)
+    servers: list[asyncio.Server] = []
+    try:
+        await runner.setup()
+        servers.extend([await _listen(app, runner, sock, tls) for sock in sockets])
+        yield Serving([_name(sock) for sock in sockets], scheme="http" if tls is None else "https")
+    finally:
+        for server in servers:
+            server.close()
+        await runner.cleanup()
+        for sock in sockets:
+            _close(sock)
+
+
+async def _listen(
+    app: web.Application, runner: web.AppRunner, sock: socket.socket, tls: ssl.SSLContext | None
+) -> asyncio.Server:
+    server = runner.server
+    if server is None:  # pragma: no cover -- only before setup
+        raise RuntimeError("the application was not set up")
+    malformed = app[METRICS].malformed.inc
+
+    def connect() -> Connection:
+        return Connection(server, on_malformed=malformed)
+
+    loop = asyncio.get_running_loop()
+    if sock.family == socket.AF_UNIX:
+        return await loop.create_unix_server(connect, sock=sock, ssl=tls, backlog=BACKLOG)
+    return await loop.create_server(connect, sock=sock, ssl=tls, backlog=BACKLOG)
+
+
+def _bound(address: ListenAddress, *, reuse_port: bool) -> socket.socket:
+    try:
+        if address.path is not None:
+            return _unix_socket(address.path)
+        return _tcp_socket(address, reuse_port=reuse_port)
+    except OSError as error:
+        where = address.path or f"{address.host}:{address.port}"
+        raise ConfigurationError(
+            [f"TOKENRY_LISTEN_ADDRESS: cannot listen on {where} ({error.strerror}); choose another address"]
+        ) from None
+
+
+def _tcp_socket(address: ListenAddress, *, reuse_port: bool) -> socket.socket:
+    if not address.host:
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        return socket.create_server(
+            ("", address.port), family=family, dualstack_ipv6=dual, reuse_port=reuse_port, backlog=BACKLOG
+        )
+    family, _, _, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return socket.create_server(where[:2], family=family, reuse_port=reuse_port, backlog=BACKLOG)
+
+
+def _unix_socket(path: str) -> socket.socket:
+    with suppress(FileNotFoundError):
+        if not _is_alive(path):
+            Path(path).unlink()  # left behind by a process that was killed
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_alive(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def _name(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _close(sock: socket.socket) -> None:
+    if sock.family == socket.AF_UNIX and sock.fileno() != -1:
+        with suppress(OSError):
+            Path(sock.getsockname()).unlink()
+    sock.close()
+
+
+def run(
+    app_factory: Callable[[], web.Application], settings: ServiceSettings, *, service: str = "service"
+) -> int:
+    """
+    Serve the application that *app_factory* makes (inside the event loop) until a signal stops it.
+
+    Returns:
+        The exit code of the process.
+    """
+    writer = configure_logging(settings, service=service)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
+            runner.run(_run(app_factory, settings))
+    except ConfigurationError as error:
+        _print_faults(service, error)
+        return EXIT_CONFIGURATION
+    else:
+        return EXIT_OK
+    finally:
+        writer.close()
+
+
+def _loop_factory(settings: ServiceSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if settings.event_loop == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        if settings.event_loop == "uvloop":
+            raise ConfigurationError(
+                ["TOKENRY_EVENT_LOOP: uvloop is not installed; install it or choose auto"]
+            ) from None
+        return None
+    return uvloop.new_event_loop
+
+
+async def _run(app_factory: Callable[[], web.Application], settings: ServiceSettings) -> None:
+    stop = _Stop()
+    async with AsyncExitStack() as stack:
+        app = app_factory()
+        tls = await _tls(settings, stack)
+        server = await stack.enter_async_context(
+            serve(
+                app,
+                [settings.listen_address],
+                finish_seconds=settings.finish_seconds,
+                reuse_port=settings.reuse_port,
+                tls=tls,
+            )
+        )
+        if settings.metrics_listen_address is not None:
+            operations = await stack.enter_async_context(
+                serve(_operations_app(app), [settings.metrics_listen_address], finish_seconds=1.0)
+            )
+            _log.info("metrics", addresses=list(operations.addresses))
+        gc.collect()
+        gc.freeze()  # what was loaded at start lives as long as the process; no collection need look at it
+        _log.info("listening", addresses=list(server.addresses), pid=os.getpid())
+        await stop.asked()
+        _log.info("draining", settle_seconds=settings.drain_seconds)
+        app[HEALTH].drain()
+        await stop.settle(settings.drain_seconds)
+    _log.info("stopped")
+
+
+def _operations_app(app: web.Application) -> web.Application:
+    """Return the application of the second port: the same health and metrics, nothing else."""
+    from tokenry.serving.application import add_operations_routes
+
+    operations = web.Application()
+    operations[HEALTH], operations[METRICS] = app[HEALTH], app[METRICS]
+    add_operations_routes(operations, with_metrics=True)
+    return operations
+
+
+class _Stop:
+    """The signals that ask for a stop."""
+
+    def __init__(self) -> None:
+        self._first = asyncio.Event()
+        self._second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        (self._second if self._first.is_set() else self._first).set()
+
+    async def asked(self) -> None:
+        await self._first.wait()
+
+    async def settle(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._second.wait()
+
+
+async def _tls(settings: ServiceSettings, stack: AsyncExitStack) -> ssl.SSLContext | None:
+    """Return the context of the configured certificate, which is loaded again when its file changes."""
+    certificate, key = settings.tls_certificate_file, settings.tls_private_key_file
+    if certificate is None or key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        kind = type(error).__name__
+        raise ConfigurationError(
+            [f"TOKENRY_TLS_CERTIFICATE_FILE: certificate and key cannot be loaded ({kind}); check both files"]
+        ) from None
+    reloading = asyncio.create_task(_reload_certificate(context, certificate, key))
+    stack.callback(reloading.cancel)
+    return context
+
+
+async def _reload_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    seen = _changed_at(certificate, key)
+    while True:
+        await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+        now = _changed_at(certificate, key)
+        if now == seen:
+            continue
+        try:
+            context.load_cert_chain(certificate, key)
+        except (
+            OSError,
+            ssl.SSLError,
+        ) as error:  # half written: the next round tries again
+            _log.error("the certificate cannot be loaded again", error=type(error).__name__)
+        else:
+            seen = now
+            _log.info("the certificate was loaded again")
+
+
+def _changed_at(*paths: Path) -> tuple[float, ...]:
+    try:
+        return tuple(path.stat().st_mtime for path in paths)
+    except OSError:
+        return ()
+
+
+def command(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    service: str,
+    settings_class: type[_S],
+    compose: Callable[[_S], Callable[[], web.Application]],
+) -> int:
+    """
+    Run one service as a command: the whole of its `__main__` but for the adapters.
+
+    Args:
+        argv: Arguments without the program's name; `--check-settings` only checks them.
+        environ: The environment.
+        service: Name of the service.
+        settings_class: Its settings.
+        compose: Builds the adapters from the settings, and returns what makes the application inside the
+            loop.
+
+    Returns:
+        The exit code: 2 when settings are wrong, with every fault on standard error.
+    """
+    parser = argparse.ArgumentParser(prog=f"tokenry serve {service}")
+    parser.add_argument("--check-settings", action="store_true", help="check the settings and exit")
+    options = parser.parse_args(argv)
+    try:
+        settings = settings_class.from_environment(environ)
+        if options.check_settings:
+            return EXIT_OK
+        return run(compose(settings), settings, service=service)
+    except ConfigurationError as error:
+        _print_faults(service, error)
+        return EXIT_CONFIGURATION
+
+
+def _print_faults(service: str, error: ConfigurationError) -> None:
+    lines = [f"{service}: cannot start, {len(error.faults)} fault(s) in its settings"]
+    lines += [f"  {fault}" for fault in error.faults]
+    sys.stderr.write("\n".join(lines) + "\n")
