@@ -1,0 +1,281 @@
+"""
+Millions of fingerprints with their expiries, in little more than the bytes that they consist of.
+
+A block is cut into pages by the leading bits of the fingerprints. These are uniform (they are outputs of HMAC),
+so a page is found without a search and holds some 64 entries: its fingerprints in ascending order, then their
+expiries in the same order, four bytes each, big-endian. Adding entries copies the pages that they fall into and
+the list of pages; the others are shared with the block before. No entry is a Python object of its own.
+
+Invariants:
+    * A block never changes: a reader in another thread needs no lock.
+    * Fingerprints ascend strictly over the whole block, so equal content has equal columns.
+    * Of two expiries for one fingerprint the later one is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left
+from itertools import chain, islice
+from operator import lt
+from typing import TYPE_CHECKING, Final
+
+from tokenry.errors import ProtocolError
+from tokenry.revocation.entries import FINGERPRINT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_EXPIRY_BYTES: Final = 4
+_ENTRY_BYTES: Final = FINGERPRINT_BYTES + _EXPIRY_BYTES
+_PAGE_ENTRIES: Final = 64  # 1.3 KB: quick to search and to copy, and the object's own 50 bytes weigh little
+_MAX_BITS: Final = 16  # 65,536 pages; ten million entries make pages of 150
+_CHECKED_AT_ONCE: Final = (
+    16_384  # fingerprints compared without letting other threads run: about a millisecond
+)
+
+
+class Block:
+    """An immutable set of fingerprints, each with the Unix second until which it is in force."""
+
+    __slots__ = ("_count", "_pages", "_shift", "bits")
+
+    def __init__(self, pages: Sequence[bytes] = (b"",), *, count: int = 0) -> None:
+        """Take *pages*, a power of two of them, holding *count* entries."""
+        self._pages = pages
+        self._count = count
+        self.bits = len(pages).bit_length() - 1
+        self._shift = _MAX_BITS - self.bits
+
+    @classmethod
+    def of(cls, entries: Mapping[bytes, int]) -> Block:
+        """Return the block of *entries*, fingerprint to expiry."""
+        fingerprints = sorted(entries)
+        expiries = array("I", [entries[fingerprint] for fingerprint in fingerprints])
+        return cls.cut(b"".join(fingerprints), _big_endian(expiries))
+
+    @classmethod
+    def read(cls, fingerprints: bytes, expiries: bytes) -> Block:
+        """
+        Return the block of two columns from outside.
+
+        Raises:
+            ProtocolError: The columns differ in length, or the fingerprints do not ascend strictly.
+        """
+        count, rest = divmod(len(fingerprints), FINGERPRINT_BYTES)
+        if rest or len(expiries) != count * _EXPIRY_BYTES:
+            raise ProtocolError("the columns of a block differ in length")
+        _check_ascending(fingerprints)
+        return cls.cut(fingerprints, expiries)
+
+    @classmethod
+    def cut(cls, fingerprints: bytes, expiries: bytes) -> Block:
+        """Return the block of two columns that are known to be of one length and ascending."""
+        count = len(fingerprints) // FINGERPRINT_BYTES
+        edges = _edges(fingerprints, _bits_for(count))
+        pages = [
+            fingerprints[low * FINGERPRINT_BYTES : high * FINGERPRINT_BYTES]
+            + expiries[low * _EXPIRY_BYTES : high * _EXPIRY_BYTES]
+            for low, high in zip(edges, islice(edges, 1, None), strict=False)
+        ]
+        return cls(pages, count=count)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, fingerprint: bytes) -> bool:
+        """Tell whether *fingerprint* is in the block; its expiry is not looked at."""
+        page = self._pages[int.from_bytes(fingerprint[:2], "big") >> self._shift]
+        return _find(page, fingerprint) >= 0
+
+    def expiry(self, fingerprint: bytes) -> int | None:
+        """Return the second until which *fingerprint* is in force, or None when it is not in the block."""
+        page = self._pages[int.from_bytes(fingerprint[:2], "big") >> self._shift]
+        index = _find(page, fingerprint)
+        return None if index < 0 else _expiry_at(page, index)
+
+    def items(self) -> Iterator[tuple[bytes, int]]:
+        """Yield each fingerprint with its expiry, ascending."""
+        return chain.from_iterable(map(_items, self._pages))
+
+    def columns(self) -> tuple[bytes, bytes]:
+        """Return all fingerprints, ascending, and all expiries in the same order."""
+        cuts = [(page, len(page) // _ENTRY_BYTES * FINGERPRINT_BYTES) for page in self._pages]
+        return (
+            b"".join([page[:cut] for page, cut in cuts]),
+            b"".join([page[cut:] for page, cut in cuts]),
+        )
+
+    def merged(self, news: Mapping[bytes, int]) -> Block:
+        """Return this block with *news*, fingerprint to expiry; this very object when they add nothing."""
+        if len(news) > self._count:  # everything changes: sorting once beats inserting one by one
+            return self._rebuilt(news)
+        pages = list(self._pages)
+        shift = self._shift
+        added = 0
+        changed = False
+        for fingerprint, expiry in news.items():
+            index = int.from_bytes(fingerprint[:2], "big") >> shift
+            page = _insert(pages[index], fingerprint, expiry)
+            if page is not pages[index]:
+                changed = True
+                added += len(page) != len(pages[index])
+                pages[index] = page
+        return _repaged(Block(pages, count=self._count + added)) if changed else self
+
+    def _rebuilt(self, news: Mapping[bytes, int]) -> Block:
+        entries = dict(self.items())
+        for fingerprint, expiry in news.items():
+            if entries.get(fingerprint, 0) < expiry:
+                entries[fingerprint] = expiry
+        return Block.of(entries)
+
+    def union(self, other: Block) -> Block:
+        """Return what either block holds; pages that are the same in both cost one comparison."""
+        if not other:
+            return self
+        if not self:
+            return other
+        if self.bits == other.bits:
+            pairs = zip(self._pages, other._pages, strict=True)
+            return self.merged(dict(chain.from_iterable(_items(b) for a, b in pairs if a != b)))
+        return self.merged(dict(other.items()))
+
+    def pruned(self, now: float) -> Block:
+        """Return what is in force later than *now*; this very object when that is all of it."""
+        pages = [_pruned(page, now) for page in self._pages]
+        count = sum(map(len, pages)) // _ENTRY_BYTES
+        return self if count == self._count else _repaged(Block(pages, count=count))
+
+    def __repr__(self) -> str:
+        return f"<Block of {self._count}>"
+
+
+def _repaged(block: Block) -> Block:
+    """Cut *block* anew when its pages have become much larger or smaller than they should be."""
+    return block if abs(_bits_for(len(block)) - block.bits) <= 1 else Block.cut(*block.columns())
+
+
+def _bits_for(count: int) -> int:
+    return min((count // _PAGE_ENTRIES).bit_length(), _MAX_BITS)
+
+
+def _find(page: bytes, fingerprint: bytes) -> int:
+    """Return the index of *fingerprint* in *page*, or -1: `bytes.find` beats any search written in Python."""
+    end = len(page) // _ENTRY_BYTES * FINGERPRINT_BYTES
+    start = page.find(fingerprint, 0, end)
+    while (
+        start > 0 and start % FINGERPRINT_BYTES
+    ):  # two neighbours that happen to spell it across their border
+        start = page.find(fingerprint, start + 1, end)
+    return start if start < 0 else start // FINGERPRINT_BYTES
+
+
+def _expiry_at(page: bytes, index: int) -> int:
+    start = len(page) // _ENTRY_BYTES * FINGERPRINT_BYTES + index * _EXPIRY_BYTES
+    return int.from_bytes(page[start : start + _EXPIRY_BYTES], "big")
+
+
+def _items(page: bytes) -> Iterator[tuple[bytes, int]]:
+    count = len(page) // _ENTRY_BYTES
+    cut = count * FINGERPRINT_BYTES
+    fingerprints = (page[start : start + FINGERPRINT_BYTES] for start in range(0, cut, FINGERPRINT_BYTES))
+    return zip(fingerprints, _numbers(page[cut:]), strict=True)
+
+
+def _insert(page: bytes, fingerprint: bytes, expiry: int) -> bytes:
+    """Return *page* with the entry in its place; the same object when it says so already."""
+    cut = len(page) // _ENTRY_BYTES * FINGERPRINT_BYTES
+    index = _find(page, fingerprint)
+    if index >= 0:
+        if _expiry_at(page, index) >= expiry:
+            return page
+        start = cut + index * _EXPIRY_BYTES
+        return page[:start] + expiry.to_bytes(_EXPIRY_BYTES, "big") + page[start + _EXPIRY_BYTES :]
+    index = _position(page, fingerprint, cut // FINGERPRINT_BYTES)
+    at = index * FINGERPRINT_BYTES
+    start = cut + index * _EXPIRY_BYTES
+    return b"".join(
+        (page[:at], fingerprint, page[at:start], expiry.to_bytes(_EXPIRY_BYTES, "big"), page[start:])
+    )
+
+
+def _position(page: bytes, fingerprint: bytes, count: int) -> int:
+    """Return how many of the *count* fingerprints of *page* are smaller."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        start = middle * FINGERPRINT_BYTES
+        if page[start : start + FINGERPRINT_BYTES] < fingerprint:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _pruned(page: bytes, now: float) -> bytes:
+    cut = len(page) // _ENTRY_BYTES * FINGERPRINT_BYTES
+    expiries = _numbers(page[cut:])
+    if not expiries or min(expiries) > now:
+        return page
+    alive = [index for index, expiry in enumerate(expiries) if expiry > now]
+    return b"".join(
+        chain(
+            (page[index * FINGERPRINT_BYTES : (index + 1) * FINGERPRINT_BYTES] for index in alive),
+            (page[cut + index * _EXPIRY_BYTES : cut + (index + 1) * _EXPIRY_BYTES] for index in alive),
+        )
+    )
+
+
+def _edges(fingerprints: bytes, bits: int) -> list[int]:
+    """Return where each of the 2**bits pages begins in the ascending *fingerprints*, and their end."""
+    count = len(fingerprints) // FINGERPRINT_BYTES
+    first, second = fingerprints[0::FINGERPRINT_BYTES], fingerprints[1::FINGERPRINT_BYTES]
+    starts = [bisect_left(first, byte) for byte in range(256)]
+    if bits <= 8:  # noqa: PLR2004 -- one byte decides
+        return [*starts[:: 1 << (8 - bits)], count]
+    edges: list[int] = []
+    inner = range(0, 256, 1 << (_MAX_BITS - bits))
+    for low, high in zip(starts, [*starts[1:], count], strict=True):
+        edges += [bisect_left(second, byte, low, high) for byte in inner]
+    return [*edges, count]
+
+
+def _check_ascending(fingerprints: bytes) -> None:
+    """
+    Refuse *fingerprints* unless each is larger than the one before.
+
+    Raises:
+        ProtocolError: One is not.
+    """
+    step = _CHECKED_AT_ONCE * FINGERPRINT_BYTES
+    for start in range(0, len(fingerprints), step):
+        piece = fingerprints[start : start + step + FINGERPRINT_BYTES]  # one more: the border is checked too
+        heads = _numbers(piece, "Q")[::2]
+        if not all(map(lt, heads, islice(heads, 1, None))):
+            _check_slowly(piece)
+
+
+def _check_slowly(piece: bytes) -> None:
+    """Compare whole fingerprints: two that share 64 bits are rare and allowed."""
+    last = b""
+    for start in range(0, len(piece), FINGERPRINT_BYTES):
+        fingerprint = piece[start : start + FINGERPRINT_BYTES]
+        if fingerprint <= last:
+            raise ProtocolError("the fingerprints of a block are not sorted")
+        last = fingerprint
+
+
+def _numbers(data: bytes, typecode: str = "I") -> array[int]:
+    """Read big-endian numbers."""
+    numbers = array(typecode, data)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+def _big_endian(numbers: array[int]) -> bytes:
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers.tobytes()

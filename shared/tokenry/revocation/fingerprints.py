@@ -1,0 +1,92 @@
+"""
+Keyed fingerprints of tokens, ids, keys and claim values: lists never carry what they name.
+
+Invariants:
+    * A fingerprint's input can be read in one way only (every part carries its length), so no two different
+      sets of names and values share one.
+    * Strings are taken as received; nothing is normalised here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Final
+
+from tokenry.revocation.entries import FINGERPRINT_BYTES, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tokenry.secret import Secret
+
+LIST_SALT_BYTES: Final = 32  # as long as the hash that it keys
+_LIST_SALT_PURPOSE: Final = b"tokenry list salt 1"
+
+
+def fingerprint(kind: Kind, pairs: Iterable[tuple[str, str]], *, salt: bytes) -> bytes:
+    """
+    Return the first 16 bytes of HMAC-SHA-256 under *salt* over *kind* and *pairs*.
+
+    Args:
+        kind: What is named: `jti`, `token`, `key` or `claims`.
+        pairs: Names and values in any order; they are hashed in the byte order of the names.
+        salt: The key, as the list carries it.
+    """
+    parts = [kind.value.encode("ascii"), b"\x00"]
+    for name, value in sorted(pairs):  # code points sort as their UTF-8 bytes do
+        for text in (name, value):
+            data = text.encode("utf-8", "surrogatepass")  # a lone surrogate must not raise here
+            parts += (len(data).to_bytes(4, "big"), data)
+    return hmac.digest(salt, b"".join(parts), "sha256")[:FINGERPRINT_BYTES]
+
+
+def jti_fingerprint(iss: str, jti: str, *, salt: bytes) -> bytes:
+    """Return the fingerprint of the token with id *jti* of issuer *iss*."""
+    return fingerprint(Kind.JTI, (("iss", iss), ("jti", jti)), salt=salt)
+
+
+def token_fingerprint(signing_input: str, *, salt: bytes) -> bytes:
+    """
+    Return the fingerprint of the token whose first two segments are *signing_input*.
+
+    The signature is left out: it has several spellings, the signing input has one.
+    """
+    return fingerprint(Kind.TOKEN, (("token", signing_input),), salt=salt)
+
+
+def key_fingerprint(iss: str, kid: str, *, salt: bytes) -> bytes:
+    """Return the fingerprint of the key *kid* of issuer *iss*."""
+    return fingerprint(Kind.KEY, (("iss", iss), ("kid", kid)), salt=salt)
+
+
+def claims_fingerprint(pairs: Iterable[tuple[str, str]], *, salt: bytes) -> bytes:
+    """Return the fingerprint of a claims rule."""
+    return fingerprint(Kind.CLAIMS, pairs, salt=salt)
+
+
+def plan_b_hash(text: str, *, salt: str) -> str:
+    """
+    Return Plan B's hash of *text*: base64url with padding of SHA-256 over salt and text.
+
+    Args:
+        text: The raw token, or the claim values joined by `|` in the order of their names.
+        salt: The salt that every Plan B validator was configured with.
+    """
+    digest = hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).digest()
+    return base64.urlsafe_b64encode(digest).decode("ascii")
+
+
+def derive_list_salt(hashing_salt: Secret) -> tuple[str, bytes]:
+    """
+    Return the id and the bytes of the list's own salt.
+
+    Every replica derives the same one from the configured *hashing_salt*, and publishing it does not reveal
+    that one: it is a one-way function of it. (Whoever guesses the hashing salt can confirm the guess, so it has
+    to be random.)
+    """
+    key = hashing_salt.reveal().encode("utf-8", "surrogatepass")
+    salt = hmac.digest(key, _LIST_SALT_PURPOSE, "sha256")
+    identity = hashlib.sha256(salt).digest()[:9]
+    return base64.urlsafe_b64encode(identity).decode("ascii"), salt

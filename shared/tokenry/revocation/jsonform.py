@@ -1,0 +1,142 @@
+"""
+The JSON form of a list, read strictly: one thing that is not understood refuses the whole document.
+
+A reader that skipped what it does not know would accept tokens that the writer meant to be refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenry.errors import ProtocolError
+from tokenry.jose.encoding import b64url_decode, b64url_encode, dump_json, parse_json_object
+from tokenry.revocation.documents import ListDocument
+from tokenry.revocation.entries import FINGERPRINT_BYTES, Entry, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_JSON_BYTES: Final = 32 * 2**20  # 200,000 entries; longer lists travel in the binary form
+
+_FINGERPRINT_CHARACTERS: Final = (FINGERPRINT_BYTES * 8 + 5) // 6
+_DOCUMENT: Final = frozenset({"cursor", "epoch", "kinds", "salts", "max_token_lifetime", "entries"})
+_REQUIRED: Final = frozenset({"id", "kind", "in_force_until"})
+_OPTIONAL: Final = frozenset(
+    {"fingerprint", "salt", "names", "issued_before", "block_until", "undoes", "undoable"}
+)
+_KINDS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind}
+
+
+def parse_list(body: bytes) -> ListDocument:
+    """
+    Read the JSON of `changes` or `snapshot`.
+
+    Raises:
+        ProtocolError: Anything in it is missing, unknown, mistyped, out of range, or written twice.
+    """
+    if len(body) > MAX_JSON_BYTES:
+        raise ProtocolError("the list is larger than this reader takes as JSON")
+    members = parse_json_object(body)
+    if members.keys() != _DOCUMENT:
+        raise ProtocolError("a member of the list is missing or unknown")
+    return ListDocument(
+        cursor=members["cursor"],
+        epoch=members["epoch"],
+        kinds=tuple(map(_kind, _typed(members["kinds"], list))),
+        salts={
+            name: b64url_decode(_typed(salt, str)) for name, salt in _typed(members["salts"], dict).items()
+        },
+        max_token_lifetime=members["max_token_lifetime"],
+        entries=tuple(map(parse_entry, _typed(members["entries"], list))),
+    )
+
+
+def format_list(document: ListDocument) -> bytes:
+    """
+    Return *document* as JSON.
+
+    Raises:
+        ProtocolError: It has a block of bare fingerprints, which only the binary form can carry.
+    """
+    if document.block:
+        raise ProtocolError("a list with a block of fingerprints has no JSON form")
+    return dump_json({
+        "cursor": document.cursor,
+        "epoch": document.epoch,
+        "kinds": [kind.value for kind in document.kinds],
+        "salts": {name: b64url_encode(salt) for name, salt in document.salts.items()},
+        "max_token_lifetime": document.max_token_lifetime,
+        "entries": [entry_members(entry) for entry in document.entries],
+    })  # fmt: skip
+
+
+def parse_entry(members: Any) -> Entry:  # noqa: ANN401 -- from the wire
+    """
+    Read one entry from its parsed JSON.
+
+    Raises:
+        ProtocolError: Anything in it is missing, unknown, mistyped or out of range.
+    """
+    given = _typed(members, dict).keys()
+    if not given >= _REQUIRED or not given <= _REQUIRED | _OPTIONAL:
+        raise ProtocolError("a member of an entry is missing or unknown")
+    if any(members[name] is None for name in given & _OPTIONAL):
+        raise ProtocolError("a member of an entry is null")
+    return Entry(
+        id=members["id"],
+        kind=_kind(members["kind"]),
+        fingerprint=_fingerprint(members["fingerprint"]) if "fingerprint" in members else None,
+        salt=members.get("salt"),
+        names=_names(members["names"]) if "names" in members else (),
+        issued_before=members.get("issued_before"),
+        in_force_until=members["in_force_until"],
+        block_until=members.get("block_until"),
+        undoes=members.get("undoes"),
+        undoable=members.get("undoable", False),
+    )
+
+
+def entry_members(entry: Entry) -> dict[str, object]:
+    """Return *entry* as the members of its JSON object; what does not apply is left out."""
+    members: dict[str, object] = {"id": entry.id, "kind": entry.kind.value}
+    if entry.fingerprint is not None:
+        members["fingerprint"] = b64url_encode(entry.fingerprint)
+        members["salt"] = entry.salt
+    if entry.names:
+        members["names"] = list(entry.names)
+    if entry.issued_before is not None:
+        members["issued_before"] = entry.issued_before
+    members["in_force_until"] = entry.in_force_until  # null: never over
+    if entry.block_until is not None:
+        members["block_until"] = entry.block_until
+    if entry.undoes is not None:
+        members["undoes"] = entry.undoes
+    if entry.undoable:
+        members["undoable"] = True
+    return members
+
+
+def _kind(text: Any) -> Kind:  # noqa: ANN401 -- from the wire
+    kind = _KINDS.get(text) if type(text) is str else None
+    if kind is None:
+        raise ProtocolError("the list has a kind that this reader does not know")
+    return kind
+
+
+def _fingerprint(text: Any) -> bytes:  # noqa: ANN401 -- from the wire
+    if type(text) is not str or len(text) != _FINGERPRINT_CHARACTERS:
+        raise ProtocolError("a fingerprint is 16 bytes")
+    return b64url_decode(text)
+
+
+def _names(value: Any) -> tuple[str, ...]:  # noqa: ANN401 -- from the wire
+    names = tuple(_typed(value, list))
+    if not names:
+        raise ProtocolError("names are given but empty")
+    return names
+
+
+def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401 -- from the wire
+    if type(value) is not kind:
+        raise ProtocolError(f"a member of the list is not of JSON's kind for {kind.__name__}")
+    return value

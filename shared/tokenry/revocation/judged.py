@@ -1,0 +1,103 @@
+"""A token as a revocation list sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenry.revocation.fingerprints import (
+    claims_fingerprint,
+    jti_fingerprint,
+    key_fingerprint,
+    token_fingerprint,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class JudgedToken:
+    """
+    What of a verified token decides whether it is revoked.
+
+    Fingerprints are computed once for each salt (and set of names) and remembered, so that judging the same
+    object by the next list costs no hash.
+
+    Attributes:
+        iss: Issuer identifier.
+        jti: Token id; None for an issuer that gives none.
+        kid: Id of the key that signed it.
+        iat: Unix seconds at which it was issued.
+        claims: All its claims.
+        signing_input: Its first two segments, `header.payload`.
+        issued_at: The earliest moment of its chain of exchanges: the smaller of `iat` and `root_iat`. A
+            `root_iat` that is no number counts as the beginning of time, so that every rule that fits hits.
+    """
+
+    __slots__ = (
+        "_by_claims", "_identities", "_keys",
+        "claims", "iat", "iss", "issued_at", "jti", "kid", "signing_input",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, iss: str, jti: str | None, kid: str, iat: int, claims: Mapping[str, Any], signing_input: str
+    ) -> None:
+        """Take what was verified."""
+        self.iss = iss
+        self.jti = jti
+        self.kid = kid
+        self.iat = iat
+        self.claims = claims
+        self.signing_input = signing_input
+        root = claims.get("root_iat", iat)
+        self.issued_at: int = min(iat, root) if type(root) is int else 0
+        # Keyed by the salt itself: an id could be used again by another list.
+        self._identities: dict[bytes, tuple[bytes, ...]] = {}
+        self._keys: dict[bytes, bytes] = {}
+        self._by_claims: dict[tuple[bytes, tuple[str, ...]], tuple[bytes, ...]] = {}
+
+    def identities(self, salt: bytes) -> tuple[bytes, ...]:
+        """Return the fingerprints that name this very token: by signing input, by id, by its root's id."""
+        found = self._identities.get(salt)
+        if found is None:
+            ids = {self.jti, self.claims.get("root_jti")}
+            found = (
+                token_fingerprint(self.signing_input, salt=salt),
+                *(jti_fingerprint(self.iss, jti, salt=salt) for jti in ids if type(jti) is str),
+            )
+            self._identities[salt] = found
+        return found
+
+    def key(self, salt: bytes) -> bytes:
+        """Return the fingerprint of the key that signed it."""
+        found = self._keys.get(salt)
+        if found is None:
+            found = self._keys[salt] = key_fingerprint(self.iss, self.kid, salt=salt)
+        return found
+
+    def carried(self, salt: bytes, names: tuple[str, ...]) -> tuple[bytes, ...]:
+        """
+        Return the fingerprints of its values for *names*.
+
+        None when it lacks one of them as a string; two when `client_id` and `azp` are both there and differ.
+        """
+        memo = (salt, names)
+        found = self._by_claims.get(memo)
+        if found is None:
+            found = self._by_claims[memo] = self._carried(salt, names)
+        return found
+
+    def _carried(self, salt: bytes, names: tuple[str, ...]) -> tuple[bytes, ...]:
+        choices: list[list[tuple[str, str]]] = [[]]
+        for name in names:
+            values = self._values(name)
+            choices = [[*chosen, (name, value)] for chosen in choices for value in values]
+        return tuple(claims_fingerprint(pairs, salt=salt) for pairs in choices)
+
+    def _values(self, name: str) -> set[str]:
+        """`azp` and `client_id` are one claim under two names; any other has at most one value."""
+        spellings = ("client_id", "azp") if name == "client_id" else (name,)
+        return {value for spelling in spellings if type(value := self.claims.get(spelling)) is str}
+
+    def __repr__(self) -> str:
+        """Name it without what it carries."""
+        return f"JudgedToken(iss={self.iss!r}, jti={self.jti!r})"
