@@ -2,14 +2,14 @@
 What the revocation service needs of a store, whichever it is.
 
 The store is an append-only log of records that nothing but the passing of time takes away. Three promises
-carry the whole service, and one suite (`tests/contracts/test_revocation_store.py`) holds every adapter to them:
+carry the whole service; one suite (`tests/contracts/test_revocation_store.py`) holds every adapter to them:
 
 1. *Durable.* When `append` has returned, the record survives the sudden death of every process involved.
 2. *Complete.* A chain of reads, each starting from the position that the one before returned, has seen every
    record whose `append` had returned before the last read of the chain began. Whichever replica wrote it,
    whatever its clock said.
-3. *Honest.* What cannot be known is `StoreUnavailable`, never a guess: a write that may or may not have happened
-   is reported as a failure, and doing it again is harmless.
+3. *Honest.* What cannot be known is `StoreUnavailable`, never a guess: a write that may or may not have
+   happened is reported as a failure, and doing it again is harmless.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ MAX_ID_CHARACTERS = 200
 MAX_BODY_BYTES = 64 * 1024
 # Remembered: an answer to be given again, the progress of a job, one replica's view of its validators.
 MAX_VALUE_BYTES = 1024 * 1024
+# A month, well below what a store can count in a row's time to live (Cassandra: 20 years).
+MAX_TTL_SECONDS = 30 * 24 * 3600
 
 
-class StoreUnavailable(TokenryError):  # noqa: N818 -- it states what the store is, as `Unavailable` does elsewhere
+class StoreUnavailable(TokenryError):
     """
     The store did not confirm in time: whether a write happened is unknown, and doing it again is safe (503).
 
@@ -35,11 +37,11 @@ class StoreUnavailable(TokenryError):  # noqa: N818 -- it states what the store 
     """
 
 
-class RecordOutlivesStore(TokenryError):  # noqa: N818 -- it states what is wrong with the record
+class RecordOutlivesStore(TokenryError):
     """
-    The record would stay in force longer than the store keeps anything: it is refused, never cut short.
+    The record would stay in force longer than the store keeps anything that ends at all (`MAX_TTL_SECONDS`).
 
-    It means that the store's retention was configured too short for the platform's longest token.
+    It is refused, never cut short.
     """
 
 
@@ -86,6 +88,25 @@ class Batch:
     position: int
 
 
+def check_remembered(value: bytes, *, ttl_seconds: int) -> None:
+    """Refuse, with ValueError, what no store remembers: a large value, a lifetime of nothing or of months."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise ValueError(f"a remembered value has at most {MAX_VALUE_BYTES} bytes")
+    if not 1 <= ttl_seconds <= MAX_TTL_SECONDS:
+        raise ValueError(f"a remembered value lives for 1 to {MAX_TTL_SECONDS} seconds")
+
+
+def check_lifetime(record: StoredRecord, *, now: float) -> None:
+    """
+    Refuse a record that ends, but not within `MAX_TTL_SECONDS` of *now* (Unix seconds).
+
+    Raises:
+        RecordOutlivesStore: It would stay in force longer than a store keeps anything that ends.
+    """
+    if record.in_force_until is not None and record.in_force_until > now + MAX_TTL_SECONDS:
+        raise RecordOutlivesStore(f"a record is kept for at most {MAX_TTL_SECONDS} s, unless for ever")
+
+
 class RevocationStore(Protocol):
     """
     A log of revocation records that several replicas append to and read from.
@@ -93,30 +114,33 @@ class RevocationStore(Protocol):
     Every method raises `StoreUnavailable` when the store does not answer in time. Cancelling a call does not
     undo what it may have written.
 
-    Attributes:
-        overlap: In units of a position: a batch may still bring news at positions down to `overlap` below the
-            position that was read after. `read` reaches back by itself; a caller that serves cursors of its
-            own from memory subtracts it from them.
-        retention_seconds: How long after its append a record with an end is kept at least, or None when the
-            store goes by `in_force_until` alone. At least the longest token life plus what lies before it.
     """
 
     @property
     def overlap(self) -> int:
-        """Return how far below a batch's position later news may still lie."""
+        """
+        Return how far below a batch's position later news may still lie, in units of a position.
+
+        `read` reaches back by itself; a caller that serves cursors of its own from memory subtracts it from them.
+        """
         ...
 
     @property
     def retention_seconds(self) -> int | None:
-        """Return for how many seconds after its append a record is kept; None: as long as it is in force."""
+        """
+        Return for how many seconds from its append an ordinary record may be in force.
+
+        One that ends later is kept as well, but apart, and is read again each time: that has to stay the
+        exception, so this is at least the longest life of a token plus the skew. None: it makes no difference.
+        """
         ...
 
     async def append(self, record: StoredRecord) -> None:
         """
         Keep *record*, and return only when it is durable and every later read of any replica will bring it.
 
-        Its `position` is ignored: the store gives one. The same record again (same id, same body) is harmless.
-        The same id with another body replaces what `get` answers, and comes as a record of its own in `read`.
+        Its `position` is ignored: the store gives one. The same record again (id and body) is harmless. The
+        same id with another body replaces what `get` answers, and comes in `read` as a record of its own.
 
         Raises:
             StoreUnavailable: Not confirmed. It may be stored or not; append it again with the same id.
@@ -128,7 +152,7 @@ class RevocationStore(Protocol):
         """
         Return the record last appended under *record_id*, or None.
 
-        A strong read: what was acknowledged before the call began is found, and what is found is in the log as
+        A strong read: what was acknowledged before the call began is found; what is found is in the log as
         well. A record out of force may or may not be found. The position of the answer may be 0 (unknown).
         """
         ...
@@ -143,17 +167,20 @@ class RevocationStore(Protocol):
                 nobody's clock, and so mends what a wrong clock may have hidden).
 
         Returns:
-            At least every record that was acknowledged before this call began, is still in force, and is in no
-            earlier batch of the chain; usually some that are (`overlap`). Records out of force may be among
-            them.
+            At least every record that was acknowledged before this call began, is still in force, and is in
+            no earlier batch of the chain; usually some that are (`overlap`), and some out of force.
         """
         ...
 
     async def remember(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         """
-        Keep *value* under *key* for *ttl_seconds*, at least 1; the last writer wins.
+        Keep *value* under *key* for *ttl_seconds*; the last writer wins.
 
         For what may be lost without harm to security: answers to repeated posts, progress of jobs.
+
+        Raises:
+            ValueError: The value is larger than `MAX_VALUE_BYTES`, or lives for less than a second or more than
+                `MAX_TTL_SECONDS`.
         """
         ...
 
@@ -165,8 +192,8 @@ class RevocationStore(Protocol):
         """
         Keep *value* as the member *name* of *group*, for *ttl_seconds*; the last writer wins.
 
-        A group is small (replicas and their views, not requests): `recall_members` returns it whole. Groups do
-        not share names with the keys of `remember`.
+        A group is small (replicas and their views, not requests): `recall_members` returns it whole. Groups
+        do not share names with the keys of `remember`.
         """
         ...
 
