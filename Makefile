@@ -19,6 +19,8 @@ ARGS ?=
 
 # Neither the user's site packages nor a PYTHONPATH from outside may decide what is tested.
 export PYTHONNOUSERSITE := 1
+# uv installs packages here, never interpreters.
+export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 SOURCES := shared services tests

@@ -78,7 +78,7 @@ def prepare(version: str, python: Path) -> Path:
         shutil.rmtree(environment, ignore_errors=True)
         uv = [_uv(), "--quiet"]
         for step in (
-            [*uv, "venv", "--python", str(python), str(environment)],
+            [*uv, "venv", "--no-python-downloads", "--python", str(python), str(environment)],
             [*uv, "pip", "sync", "--python", str(ours), "--require-hashes", "requirements/dev.txt"],
             [
                 *uv,
