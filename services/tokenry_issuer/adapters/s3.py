@@ -1,0 +1,162 @@
+"""Objects in an S3 bucket. boto3 blocks, so it has threads of its own; nothing else knows about it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from tokenry_issuer.ports import (
+    MAX_OBJECT_BYTES,
+    MAX_OBJECTS,
+    ObjectUnreadable,
+    StoredObject,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from mypy_boto3_s3 import S3Client
+
+    T = TypeVar("T")
+
+THREADS = 8  # as many reads at once; the first load of 50,000 objects is what they are for
+CONNECT_SECONDS = 1.0  # botocore's own default is 60
+READ_SECONDS = 4.0  # likewise; for each piece that is read
+MAX_ATTEMPTS = 2  # the second one goes to another host; more would prolong an overload
+_NOT_MODIFIED = {"304", "NotModified"}
+_GONE = {"404", "NoSuchKey"}
+_FORBIDDEN = {"403", "AccessDenied"}
+
+
+def make_client(
+    *, endpoint_url: str | None = None, region: str | None = None, access_key: tuple[str, str] | None = None
+) -> S3Client:
+    """
+    Return an S3 client with short deadlines.
+
+    Args:
+        endpoint_url: Another server than the one of AWS.
+        region: Region; default: what boto3 finds in the environment.
+        access_key: Id and secret; default: what boto3 finds (role of the machine, environment, files).
+    """
+    import boto3
+    from botocore.config import Config
+
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=region,
+        aws_access_key_id=None if access_key is None else access_key[0],
+        aws_secret_access_key=None if access_key is None else access_key[1],
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
+            max_pool_connections=THREADS,
+        ),
+    )
+
+
+class S3Store:
+    """An `ObjectStore` over the objects of a bucket below a prefix."""
+
+    def __init__(
+        self, bucket: str, *, prefix: str = "", client: Callable[[], S3Client] = make_client
+    ) -> None:
+        """
+        Connect to nothing yet.
+
+        Args:
+            bucket: Name of the bucket.
+            prefix: What every key in the bucket begins with; empty, or ending in a slash.
+            client: Makes the client, once, in a thread: importing boto3 takes a second.
+        """
+        self._bucket = bucket
+        self._prefix = prefix
+        self._make_client = client
+        self._client: S3Client | None = None
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
+        self._connecting = asyncio.Lock()
+
+    async def list(self, prefix: str) -> Mapping[str, str]:
+        """Return the keys that begin with *prefix* and the ETag of each."""
+        client = await self._connected()
+        return await self._in_thread(lambda: self._list(client, prefix))
+
+    async def get(self, key: str, *, etag: str | None = None) -> StoredObject | None:
+        """Return the object at *key*, or None when its version is still *etag*."""
+        client = await self._connected()
+        return await self._in_thread(lambda: self._get(client, key, etag))
+
+    async def close(self) -> None:
+        """Let go of the threads and connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    async def _connected(self) -> S3Client:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._in_thread(self._connect)
+            return self._client
+
+    def _connect(self) -> S3Client:
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return self._make_client()
+        except (BotoCoreError, ValueError) as error:
+            raise StoreUnavailable(type(error).__name__) from None
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def _list(self, client: S3Client, prefix: str) -> dict[str, str]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        found: dict[str, str] = {}
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + prefix
+        )
+        try:
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    found[item["Key"].removeprefix(self._prefix)] = item["ETag"]
+                if len(found) > MAX_OBJECTS:
+                    raise StoreUnavailable("too_many_objects")
+        except ClientError as error:
+            raise StoreUnavailable(_code(error)) from None
+        except BotoCoreError as error:
+            raise StoreUnavailable(type(error).__name__) from None
+        return found
+
+    def _get(self, client: S3Client, key: str, etag: str | None) -> StoredObject | None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        condition = {} if etag is None else {"IfNoneMatch": etag}
+        try:
+            answer = client.get_object(Bucket=self._bucket, Key=self._prefix + key, **condition)  # type: ignore[arg-type]  # the stubs know no optional member
+            with answer["Body"] as stream:
+                body = stream.read(MAX_OBJECT_BYTES + 1)
+        except ClientError as error:
+            code = _code(error)
+            if code in _NOT_MODIFIED:
+                return None
+            if code in _GONE:
+                raise ObjectUnreadable("no_such_key") from None
+            if code in _FORBIDDEN:
+                raise ObjectUnreadable("forbidden") from None
+            raise StoreUnavailable(code) from None
+        except (BotoCoreError, OSError) as error:
+            raise StoreUnavailable(type(error).__name__) from None
+        if len(body) > MAX_OBJECT_BYTES:
+            raise ObjectUnreadable("too_large")
+        return StoredObject(body, answer["ETag"])
+
+
+def _code(error: Exception) -> str:
+    response = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", type(error).__name__))

@@ -1,0 +1,38 @@
+"""The envelope key of the issuer: a file that nobody else may read."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from tokenry.errors import ConfigurationError, ProtocolError
+from tokenry.jose.sealing import EnvelopeKey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_FILE_BYTES = 256  # 43 characters and a line end, with room
+
+
+def read_envelope_key(path: Path) -> EnvelopeKey:
+    """
+    Return the envelope key in the file *path*: 32 bytes in base64url without padding.
+
+    Raises:
+        ConfigurationError: The file cannot be read, others may read it, or it holds something else.
+    """
+    name = f"TOKENRY_ENVELOPE_KEY_FILE: {path}"
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError([f"{name} cannot be read ({error.strerror})"]) from None
+    if mode & 0o077:
+        raise ConfigurationError([f"{name} may be read by others (mode {mode:04o}): chmod 600 it"])
+    try:
+        return EnvelopeKey.from_text(content[:MAX_FILE_BYTES].decode("ascii"))
+    except (ProtocolError, UnicodeDecodeError):
+        raise ConfigurationError(
+            [f"{name} is no envelope key: 32 bytes in base64url without padding"]
+        ) from None

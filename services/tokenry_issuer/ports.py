@@ -1,0 +1,87 @@
+"""What the issuer needs of the place where credentials and keys are kept: to list it and to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tokenry.errors import TokenryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_OBJECT_BYTES = 256 * 1024  # a client with eight hashes and 256 scopes stays below 64 KiB
+MAX_OBJECTS = 500_000  # keys of one listing: ten times the largest registry that is planned for
+
+
+class StoreUnavailable(TokenryError):
+    """
+    The store did not answer, or not as it should: it may the next time.
+
+    Attributes:
+        code: A short word for metrics, such as `timeout` or `AccessDenied`.
+    """
+
+    def __init__(self, code: str) -> None:
+        """Fail with *code*."""
+        self.code = code
+        super().__init__(f"the object store is not available ({code})")
+
+
+class ObjectUnreadable(TokenryError):
+    """
+    The store works and this object cannot be had: it is gone, forbidden or too large.
+
+    Attributes:
+        code: A short word for metrics and logs.
+    """
+
+    def __init__(self, code: str) -> None:
+        """Fail with *code*."""
+        self.code = code
+        super().__init__(f"the object cannot be read ({code})")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """
+    One version of an object.
+
+    Attributes:
+        body: Its bytes; at most `MAX_OBJECT_BYTES`.
+        etag: Names this version: another content has another one.
+    """
+
+    body: bytes = field(repr=False)
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """
+    Objects by key, read only. No call waits for longer than its adapter's deadline.
+
+    Keys are below the prefix that the adapter was made with.
+    """
+
+    async def list(self, prefix: str) -> Mapping[str, str]:
+        """
+        Return the keys that begin with *prefix* and the ETag of each.
+
+        Raises:
+            StoreUnavailable: Nothing is known; an empty mapping means that there really is nothing.
+        """
+        ...
+
+    async def get(self, key: str, *, etag: str | None = None) -> StoredObject | None:
+        """
+        Return the object at *key*, or None when its version is still *etag*.
+
+        Raises:
+            ObjectUnreadable: There is no such object, it is forbidden, or larger than `MAX_OBJECT_BYTES`.
+            StoreUnavailable: It cannot be told.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of threads and connections."""
+        ...

@@ -1,0 +1,161 @@
+"""
+Signing keys as they are stored: `keys/<kid>.json`.
+
+    {"version": 1, "kid": "…", "use": "token", "public_jwk": {…}, "publish_at": 1, "activate_at": 2,
+    "retire_at": 3,
+     "sealed": {"method": "local", "data_key": "…", "nonce": "…", "ciphertext": "…"}}
+
+A key comes into force only if its private half opens, belongs to its public half, bears the thumbprint that
+it is named after (RFC 7638), and has signed and verified a probe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from tokenry.errors import ProtocolError
+from tokenry.jose.encoding import parse_json_object
+from tokenry.jose.jwk import BadSignature, PrivateKey, PublicKey, thumbprint
+from tokenry.jose.sealing import Sealed, UnsealingFailed
+from tokenry_issuer.fields import Fields
+from tokenry_issuer.key_schedule import KeyTimes
+from tokenry_issuer.realms import Refusal, RefusedObject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tokenry.jose.sealing import EnvelopeKey
+
+KEYS_PREFIX = "keys/"
+FORMAT_VERSION = 1
+_PROBE = b"this key signs and verifies"
+
+
+class KeyUse(StrEnum):
+    """What a key may sign; one key has one use."""
+
+    TOKEN = "token"  # noqa: S105 -- the name of a use
+    LIST = "list"
+    INTROSPECTION = "introspection"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """
+    A key that works.
+
+    Attributes:
+        times: When it does what.
+        private: Signs.
+        public: What is published.
+    """
+
+    times: KeyTimes
+    private: PrivateKey
+    public: PublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """
+    A key as it is stored, private half still sealed.
+
+    Attributes:
+        kid: Key id.
+        use: What it may sign.
+        times: When it does what.
+        public_jwk: The public half as stored.
+        sealed: The private half.
+    """
+
+    kid: str
+    use: KeyUse
+    times: KeyTimes
+    public_jwk: Mapping[str, Any]
+    sealed: Sealed
+
+
+def read_key_name(key: str) -> str:
+    """
+    Return the kid that the object at *key* must have.
+
+    Raises:
+        RefusedObject: The layout has no such place.
+    """
+    name = key.removeprefix(KEYS_PREFIX).removesuffix(".json")
+    if key != f"{KEYS_PREFIX}{name}.json" or "/" in name or not name:
+        raise RefusedObject(Refusal.UNKNOWN_KEY, "the layout has no place for this key")
+    return name
+
+
+def read_stored_key(body: bytes, *, kid: str) -> StoredKey:
+    """
+    Return the stored key that *body* describes.
+
+    Raises:
+        RefusedObject: It is malformed, or names another key than its place does.
+    """
+    try:
+        fields = Fields(parse_json_object(body))
+        fields.integer("version", at_least=FORMAT_VERSION, at_most=FORMAT_VERSION)
+        use = KeyUse(fields.choice("use", among=set(KeyUse), default=""))
+        named = fields.text("kid")
+        stored = StoredKey(
+            kid=named,
+            use=use,
+            times=_times(fields, kid=named),
+            public_jwk=_object(fields, "public_jwk"),
+            sealed=Sealed.from_dict(_object(fields, "sealed")),
+        )
+        fields.finish()
+    except (ProtocolError, UnsealingFailed, ValueError) as error:
+        raise RefusedObject(Refusal.MALFORMED, f"a key object is malformed: {error}") from None
+    if stored.kid != kid:
+        raise RefusedObject(Refusal.WRONG_NAME, "the object names another key than its place does")
+    return stored
+
+
+def open_key(stored: StoredKey, *, envelope: EnvelopeKey) -> SigningKey:
+    """
+    Return the key, unsealed and proven to work.
+
+    Raises:
+        RefusedObject: It does not open, its halves do not belong together, or it does not sign.
+    """
+    try:
+        plain = envelope.open(stored.sealed, kid=stored.kid, use=stored.use)
+        private = PrivateKey.from_pkcs8_der(plain)
+        public = PublicKey.from_jwk({**stored.public_jwk, "kid": stored.kid})
+        _check_halves(stored, private)
+        private.public.verify(_PROBE, private.sign(_PROBE), low_s=True)
+        public.verify(_PROBE, private.sign(_PROBE), low_s=True)
+    except UnsealingFailed:
+        raise RefusedObject(
+            Refusal.MALFORMED, "a key does not open: is it sealed with another envelope key?"
+        ) from None
+    except (ProtocolError, BadSignature, ValueError):
+        raise RefusedObject(Refusal.MALFORMED, "the halves of a key do not belong together") from None
+    return SigningKey(times=stored.times, private=private, public=public)
+
+
+def _check_halves(stored: StoredKey, private: PrivateKey) -> None:
+    if not stored.kid == private.kid == thumbprint(stored.public_jwk):
+        raise ProtocolError("kid is not the thumbprint of the key")
+
+
+def _times(fields: Fields, *, kid: str) -> KeyTimes:
+    return KeyTimes(
+        kid=kid,
+        publish_at=fields.integer("publish_at"),
+        activate_at=fields.integer("activate_at"),
+        retire_at=fields.integer("retire_at"),
+    )
+
+
+def _object(fields: Fields, name: str) -> Mapping[str, Any]:
+    value = fields.optional_object(name)
+    if value is None:
+        raise ProtocolError(f"{name} is missing")
+    return value
