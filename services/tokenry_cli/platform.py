@@ -1,0 +1,147 @@
+"""The platform's HTTP interfaces as a command sees them: one request, one answer, or one clear error."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus, urlencode
+
+from tokenry.errors import TokenryError
+from tokenry.http.fetch import Failure, FetchFailed, HttpFetcher, Request, Response
+from tokenry.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tokenry.http.fetch import Fetcher
+    from tokenry_cli.context import Context
+
+_DEADLINE_SECONDS = 10.0  # a person waits; a service that takes longer is down for them
+_MAX_ANSWER_BYTES = 1 << 20
+
+
+class Refused(TokenryError):
+    """
+    A service answered that it will not.
+
+    Attributes:
+        status: HTTP status.
+    """
+
+    def __init__(self, what: str, response: Response) -> None:
+        """Say that *what* was refused, and why, in the service's words."""
+        self.status = response.status
+        super().__init__(f"{what} was refused with {response.status}: {_words(response)}")
+
+
+class Platform:
+    """Requests to the three services of one context."""
+
+    def __init__(self, context: Context, *, fetcher: Fetcher | None = None) -> None:
+        """Talk to the services of *context*."""
+        self.context = context
+        self._fetcher = fetcher or HttpFetcher()
+
+    def token(self, *, scope: Iterable[str] = (), audience: str | None = None) -> dict[str, Any]:
+        """
+        Return the answer of the token endpoint for the context's own client.
+
+        Raises:
+            Refused: The issuer refused.
+            FetchFailed: It did not answer.
+        """
+        form = {"grant_type": "client_credentials"}
+        if self.context.realm:
+            form["realm"] = self.context.realm
+        if wanted := " ".join(scope):
+            form["scope"] = wanted
+        if audience:
+            form["audience"] = audience
+        response = self._post(f"{self.context.issuer}/oauth2/token", form=form, headers=self._basic())
+        return _json("the token", response, expected=200)
+
+    def bearer(self, *, scope: Iterable[str] = ()) -> dict[str, str]:
+        """Return the header field that authenticates the context's client, with a fresh token."""
+        return {"Authorization": f"Bearer {self.token(scope=scope)['access_token']}"}
+
+    def introspect(self, token: Secret) -> dict[str, Any]:
+        """
+        Return what introspection says of *token*, asked with the context's client credentials.
+
+        Raises:
+            Refused: The caller may not introspect.
+            FetchFailed: The service did not answer.
+        """
+        url = f"{self.context.tokeninfo}/oauth2/introspect"
+        return _json(
+            "introspection",
+            self._post(url, form={"token": token.reveal()}, headers=self._basic()),
+            expected=200,
+        )
+
+    def revoke(self, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """
+        Post one revocation as the context's client, and return the service's answer.
+
+        Raises:
+            Refused: The service refused it; nothing is revoked.
+            FetchFailed: It did not answer: posting the same again is safe.
+        """
+        url = f"{self.context.revocation_url()}/revocations{'?dry_run=true' if dry_run else ''}"
+        response = self._send("POST", url, json.dumps(body).encode(), "application/json", self.bearer())
+        return _json("the revocation", response, expected=200 if dry_run else 201, also=200)
+
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Response:
+        """Return the answer to a GET of *url*."""
+        return self._send("GET", url, None, None, headers or {})
+
+    def _basic(self) -> dict[str, str]:
+        client_id, secret = self.context.credentials()
+        pair = f"{quote_plus(client_id)}:{quote_plus(secret.reveal())}"
+        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+    def _post(self, url: str, *, form: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+        return self._send("POST", url, urlencode(form).encode(), "application/x-www-form-urlencoded", headers)
+
+    def _send(
+        self, method: str, url: str, body: bytes | None, content_type: str | None, headers: Mapping[str, str]
+    ) -> Response:
+        fields = {**headers, "Accept": "application/json"}
+        if content_type:
+            fields["Content-Type"] = content_type
+        return self._fetcher.fetch(
+            Request(
+                method=method,
+                url=url,
+                headers=fields,
+                body=body,
+                deadline_seconds=_DEADLINE_SECONDS,
+                max_bytes=_MAX_ANSWER_BYTES,
+            )
+        )
+
+
+def _json(what: str, response: Response, *, expected: int, also: int | None = None) -> dict[str, Any]:
+    if response.status not in {expected, also}:
+        raise Refused(what, response)
+    try:
+        document = json.loads(response.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        message = f"the answer for {what} is not a JSON object; is this the right URL?"
+        raise FetchFailed(Failure.MALFORMED, message)
+    return document
+
+
+def _words(response: Response) -> str:
+    """Return what the service says itself: OAuth's members, or those of a problem document (RFC 9457)."""
+    try:
+        document = json.loads(response.body)
+    except ValueError:
+        return "no explanation"
+    if not isinstance(document, dict):
+        return "no explanation"
+    said = (document.get(name) for name in ("error", "title", "error_description", "detail"))
+    return ": ".join(str(word) for word in said if word)

@@ -1,0 +1,115 @@
+"""
+The reference pages that are made from the code: settings, metrics and endpoints.
+
+`make docs` writes them; a test compares what is committed with what the code says, so that nothing can be
+added, renamed or removed without its documentation.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from tokenry.serving.settings import ServiceSettings, describe
+from tokenry_issuer.settings import Settings as IssuerSettings
+from tokenry_revocation.settings import Settings as RevocationSettings
+from tokenry_tokeninfo.settings import Settings as TokeninfoSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS: Mapping[str, type[ServiceSettings]] = {
+    "issuer": IssuerSettings,
+    "tokeninfo": TokeninfoSettings,
+    "revocation": RevocationSettings,
+}
+# Metrics of the process and of the interpreter, which prometheus-client documents itself.
+_FOREIGN_METRICS = ("process_", "python_")
+
+
+def settings_page() -> str:
+    """Return docs/settings.md."""
+    common = {setting.name for setting in describe(ServiceSettings)}
+    lines = [
+        "# Settings",
+        "",
+        "Every service reads its settings from the environment, checks them as a whole, and does not start while",
+        "one is wrong: it lists all faults at once and ends with status 2. `tokenry serve ROLE --check-settings`",
+        "only checks. `NAME_FILE` names a file that holds the value of `NAME`. Durations are written `30s`, `1h10m`,",
+        "`100ms` or as bare seconds; lists are separated by commas.",
+        "",
+        "## All services",
+        "",
+        *_settings_table(ServiceSettings, skip=frozenset()),
+    ]
+    for role, settings in SETTINGS.items():
+        lines += ["", f"## `tokenry serve {role}`", "", *_settings_table(settings, skip=common)]
+    return "\n".join(lines) + "\n"
+
+
+def _settings_table(settings: type[ServiceSettings], *, skip: Iterable[str]) -> Iterator[str]:
+    yield "| setting | type | default | |"
+    yield "|---|---|---|---|"
+    for setting in describe(settings):
+        if setting.name in skip:
+            continue
+        names = ", ".join(f"`{name}`" for name in (setting.name, *setting.other_names))
+        default = "**required**" if setting.required else f"`{setting.default}`" if setting.default else ""
+        yield f"| {names} | {_cell(setting.type)} | {default} | {_cell(setting.description)} |"
+
+
+def metrics_page(registries: Mapping[str, CollectorRegistry]) -> str:
+    """Return docs/metrics.md for the services' *registries*."""
+    tables = {role: dict(sorted(_families(registry))) for role, registry in registries.items()}
+    shared = set.intersection(*(set(table) for table in tables.values()))
+    lines = [
+        "# Metrics",
+        "",
+        "Served at `/metrics` in Prometheus's text form, on a port of its own where",
+        "`TOKENRY_METRICS_LISTEN_ADDRESS` is set. No label holds anything that a caller chooses. Each service also",
+        "exports the `process_` and `python_` metrics of the Prometheus client.",
+        "",
+        "## All services",
+        "",
+        *_metrics_table({name: row for name, row in next(iter(tables.values())).items() if name in shared}),
+    ]
+    for role, table in tables.items():
+        own = {name: row for name, row in table.items() if name not in shared}
+        lines += ["", f"## `tokenry serve {role}`", "", *_metrics_table(own)]
+    return "\n".join(lines) + "\n"
+
+
+def _families(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, str]]]:
+    for family in registry.collect():
+        if not family.name.startswith(_FOREIGN_METRICS):
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            yield family.name + suffix, (family.type, family.documentation)
+
+
+def _metrics_table(rows: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    yield "| metric | type | |"
+    yield "|---|---|---|"
+    for name, (kind, text) in rows.items():
+        yield f"| `{name}` | {kind} | {_cell(text)} |"
+
+
+def endpoints_page(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return docs/endpoints.md for the services' OpenAPI *documents*."""
+    lines = [
+        "# Endpoints",
+        "",
+        "Each service serves its OpenAPI document at `/openapi.json`; this page is made from them. All services",
+        "also have `/healthz` (alive), `/readyz` (can do its job; `?verbose` says why not), `/metrics` and",
+        "`/openapi.json`.",
+    ]
+    for role, document in documents.items():
+        lines += ["", f"## {role}", "", "| method and path | |", "|---|---|"]
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if method in {"get", "post", "put", "patch", "delete", "head", "options"}:
+                    lines.append(f"| `{method.upper()} {path}` | {_cell(operation.get('summary', ''))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
