@@ -1,10 +1,10 @@
 """
 Millions of fingerprints with their expiries, in little more than the bytes that they consist of.
 
-A block is cut into pages by the leading bits of the fingerprints. These are uniform (they are outputs of HMAC),
-so a page is found without a search and holds some 64 entries: its fingerprints in ascending order, then their
-expiries in the same order, four bytes each, big-endian. Adding entries copies the pages that they fall into and
-the list of pages; the others are shared with the block before. No entry is a Python object of its own.
+A block is cut into pages by the leading bits of the fingerprints. These are uniform (outputs of HMAC), so a
+page is found without a search and holds some 64 entries: its fingerprints in ascending order, then their
+expiries in the same order, four bytes each, big-endian. Adding entries copies the pages that they fall into
+and the list of pages; the others are shared with the block before. No entry is a Python object of its own.
 
 Invariants:
     * A block never changes: a reader in another thread needs no lock.
@@ -18,7 +18,6 @@ import sys
 from array import array
 from bisect import bisect_left
 from itertools import chain, islice
-from operator import lt
 from typing import TYPE_CHECKING, Final
 
 from tokenry.errors import ProtocolError
@@ -32,7 +31,7 @@ _ENTRY_BYTES: Final = FINGERPRINT_BYTES + _EXPIRY_BYTES
 _PAGE_ENTRIES: Final = 64  # 1.3 KB: quick to search and to copy, and the object's own 50 bytes weigh little
 _MAX_BITS: Final = 16  # 65,536 pages; ten million entries make pages of 150
 _CHECKED_AT_ONCE: Final = (
-    16_384  # fingerprints compared without letting other threads run: about a millisecond
+    16_384  # fingerprints compared without letting other threads run: a third of a millisecond
 )
 
 
@@ -246,30 +245,46 @@ def _check_ascending(fingerprints: bytes) -> None:
     """
     Refuse *fingerprints* unless each is larger than the one before.
 
+    Their first four bytes are compared for thousands of neighbours at once, in fields of one long integer;
+    only the few pairs that share those bytes, or are out of order, are looked at one by one.
+
     Raises:
         ProtocolError: One is not.
     """
-    step = _CHECKED_AT_ONCE * FINGERPRINT_BYTES
-    for start in range(0, len(fingerprints), step):
-        piece = fingerprints[start : start + step + FINGERPRINT_BYTES]  # one more: the border is checked too
-        heads = _numbers(piece, "Q")[::2]
-        if not all(map(lt, heads, islice(heads, 1, None))):
-            _check_slowly(piece)
+    count = len(fingerprints) // FINGERPRINT_BYTES
+    for start in range(0, count - 1, _CHECKED_AT_ONCE):
+        pairs = min(_CHECKED_AT_ONCE, count - 1 - start)
+        begin = start * FINGERPRINT_BYTES
+        ascends = _ascends(fingerprints[begin : begin + (pairs + 1) * FINGERPRINT_BYTES], pairs)
+        index = ascends.find(0)
+        while index >= 0:
+            first = begin + index * FINGERPRINT_BYTES
+            second = first + FINGERPRINT_BYTES
+            if fingerprints[first:second] >= fingerprints[second : second + FINGERPRINT_BYTES]:
+                raise ProtocolError("the fingerprints of a block are not sorted")
+            index = ascends.find(0, index + 1)
 
 
-def _check_slowly(piece: bytes) -> None:
-    """Compare whole fingerprints: two that share 64 bits are rare and allowed."""
-    last = b""
-    for start in range(0, len(piece), FINGERPRINT_BYTES):
-        fingerprint = piece[start : start + FINGERPRINT_BYTES]
-        if fingerprint <= last:
-            raise ProtocolError("the fingerprints of a block are not sorted")
-        last = fingerprint
+def _ascends(piece: bytes, pairs: int) -> bytes:
+    """
+    Return for each of the *pairs* of neighbours in *piece* 1 where their first four bytes ascend, else 0.
+
+    Each pair has a field of five bytes: `1 xx xx xx xx` of the right neighbour, less the left one, less 1.
+    The leading 1 is used up exactly when the right one is not larger, so no field borrows from the next.
+    """
+    left, right = bytearray(5 * pairs), bytearray(b"\x01" * (5 * pairs))
+    for byte in range(4):
+        column = piece[byte::FINGERPRINT_BYTES]
+        left[byte + 1 :: 5] = column[:-1]
+        right[byte + 1 :: 5] = column[1:]
+    ones = int.from_bytes(b"\x00\x00\x00\x00\x01" * pairs, "big")
+    rest = int.from_bytes(right, "big") - int.from_bytes(left, "big") - ones
+    return rest.to_bytes(5 * pairs, "big")[::5]
 
 
-def _numbers(data: bytes, typecode: str = "I") -> array[int]:
+def _numbers(data: bytes) -> array[int]:
     """Read big-endian numbers."""
-    numbers = array(typecode, data)
+    numbers = array("I", data)
     if sys.byteorder == "little":
         numbers.byteswap()
     return numbers

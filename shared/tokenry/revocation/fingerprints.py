@@ -34,17 +34,15 @@ def fingerprint(kind: Kind, pairs: Iterable[tuple[str, str]], *, salt: bytes) ->
         pairs: Names and values in any order; they are hashed in the byte order of the names.
         salt: The key, as the list carries it.
     """
-    parts = [kind.value.encode("ascii"), b"\x00"]
-    for name, value in sorted(pairs):  # code points sort as their UTF-8 bytes do
-        for text in (name, value):
-            data = text.encode("utf-8", "surrogatepass")  # a lone surrogate must not raise here
-            parts += (len(data).to_bytes(4, "big"), data)
-    return hmac.digest(salt, b"".join(parts), "sha256")[:FINGERPRINT_BYTES]
+    fields = [
+        field for pair in sorted(pairs) for field in map(_field, pair)
+    ]  # code points sort as UTF-8 does
+    return _keyed(salt, b"".join((kind.value.encode("ascii"), b"\x00", *fields)))
 
 
 def jti_fingerprint(iss: str, jti: str, *, salt: bytes) -> bytes:
     """Return the fingerprint of the token with id *jti* of issuer *iss*."""
-    return fingerprint(Kind.JTI, (("iss", iss), ("jti", jti)), salt=salt)
+    return _keyed(salt, b"jti\x00\x00\x00\x00\x03iss" + _field(iss) + b"\x00\x00\x00\x03jti" + _field(jti))
 
 
 def token_fingerprint(signing_input: str, *, salt: bytes) -> bytes:
@@ -53,7 +51,7 @@ def token_fingerprint(signing_input: str, *, salt: bytes) -> bytes:
 
     The signature is left out: it has several spellings, the signing input has one.
     """
-    return fingerprint(Kind.TOKEN, (("token", signing_input),), salt=salt)
+    return _keyed(salt, b"token\x00\x00\x00\x00\x05token" + _field(signing_input))
 
 
 def key_fingerprint(iss: str, kid: str, *, salt: bytes) -> bytes:
@@ -64,6 +62,15 @@ def key_fingerprint(iss: str, kid: str, *, salt: bytes) -> bytes:
 def claims_fingerprint(pairs: Iterable[tuple[str, str]], *, salt: bytes) -> bytes:
     """Return the fingerprint of a claims rule."""
     return fingerprint(Kind.CLAIMS, pairs, salt=salt)
+
+
+def _field(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")  # a lone surrogate must not raise here
+    return len(data).to_bytes(4, "big") + data
+
+
+def _keyed(salt: bytes, message: bytes) -> bytes:
+    return hmac.digest(salt, message, "sha256")[:FINGERPRINT_BYTES]
 
 
 def plan_b_hash(text: str, *, salt: str) -> str:
@@ -83,8 +90,8 @@ def derive_list_salt(hashing_salt: Secret) -> tuple[str, bytes]:
     Return the id and the bytes of the list's own salt.
 
     Every replica derives the same one from the configured *hashing_salt*, and publishing it does not reveal
-    that one: it is a one-way function of it. (Whoever guesses the hashing salt can confirm the guess, so it has
-    to be random.)
+    that one: it is a one-way function of it. (Whoever guesses the hashing salt can confirm the guess, so it
+    has to be random.)
     """
     key = hashing_salt.reveal().encode("utf-8", "surrogatepass")
     salt = hmac.digest(key, _LIST_SALT_PURPOSE, "sha256")
