@@ -176,8 +176,8 @@ class Poller:
         except FetchFailed as failure:
             self._conversation.on_failure(failure, started=started, at=Moment.of(self._clock))
         except TokenryError as error:
-            failure = FetchFailed(Failure.UNAUTHENTICATED, str(error))
-            self._conversation.on_failure(failure, started=started, at=Moment.of(self._clock))
+            refused = FetchFailed(Failure.UNAUTHENTICATED, str(error))
+            self._conversation.on_failure(refused, started=started, at=Moment.of(self._clock))
         else:
             self._conversation.on_response(response, started=started, at=Moment.of(self._clock))
         return 0.0

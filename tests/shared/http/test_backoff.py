@@ -55,8 +55,10 @@ def test_jitter_only_shortens():
         ("Wed, 21 Oct 2026 07:28:00 GMT", None),
         ("-1", None),
         ("1e3", None),
-    ]
-    + [("9" * 7, None), ("٣", None), ("", None)],
+        ("9" * 7, None),
+        ("٣", None),
+        ("", None),
+    ],
 )
 def test_retry_after_in_seconds_is_read_and_anything_else_ignored(value, seconds):
     assert parse_retry_after(value) == seconds

@@ -141,15 +141,15 @@ def test_a_forked_child_starts_its_own_thread_at_first_use():
     conversation = Recorder()
     poller, _ = make(conversation)
     poller.start()
-    parents = poller._thread
+    parents, parents_wake = poller._thread, poller._wake
     poller.after_fork()
     assert poller.orphaned
     assert not poller.running
     poller.revive()
     assert poller.running
     assert poller._thread is not parents
-    poller.wake()
     poller.stop()
+    parents_wake.set()
     parents.join(5)
 
 

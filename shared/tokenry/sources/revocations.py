@@ -1,0 +1,237 @@
+"""The revocation list of a platform, held in memory and kept fresh in the background."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from tokenry.clock import Clock, SystemClock
+from tokenry.errors import ConfigurationError
+from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
+from tokenry.http.poller import Moment, Poller
+from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
+from tokenry.sources.events import OnEvent, Reporter, SourceCounters
+from tokenry.sources.revocation_conversation import RevocationConversation
+from tokenry.sources.state import KeptList, StateFile
+from tokenry.validation.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SKEW_SECONDS: Final = 2.0  # by which any two clocks of the platform may differ
+REFUSE_AGE_SECONDS: Final = 900.0  # the validator's default; only for whether a kept list counts
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+class BearerToken(Protocol):
+    """A token as a `TokenSource` gives it."""
+
+    @property
+    def value(self) -> str:
+        """The token itself."""
+        ...
+
+
+class Bearer(Protocol):
+    """Where the token for reading the list comes from; every `TokenSource` fits."""
+
+    def get(self) -> BearerToken:
+        """Return a token that is good now."""
+        ...
+
+    def invalidate(self, token: object = None) -> object:
+        """Forget a token that was refused."""
+        ...
+
+
+class RevocationSource:
+    """
+    Everything that is revoked, kept fresh by one daemon thread.
+
+    Args:
+        url: The revocation service, with or without `/revocations` at its end, or a callable that returns it
+            once it is known.
+        name: Name of this reader, shown to operators (`Tokenry-Instance`); default: the host's.
+        version: Its version.
+        bearer: Where a token comes from, if the list asks for one.
+        state_folder: Where the list is kept across restarts; None keeps nothing.
+        state_key: Names the list in that folder; needed when *url* is a callable.
+        skew_seconds: By which two clocks of the platform may differ.
+        refuse_age_seconds: Age from which the validator refuses; an older list on disk is enforced, but it
+            is not enough to start with.
+        max_entries: A longer list is refused, with an alarm, and never cut.
+        fetcher: Performs the requests, for this source alone.
+        clock: Where the time comes from.
+        on_event: Called in the source's thread with each `SourceEvent`.
+
+    Raises:
+        ConfigurationError: An argument is not usable.
+    """
+
+    def __init__(
+        self,
+        url: str | Callable[[], str | None],
+        *,
+        name: str | None = None,
+        version: str = "0",
+        bearer: Bearer | None = None,
+        state_folder: Path | str | None = None,
+        state_key: str | None = None,
+        skew_seconds: float = SKEW_SECONDS,
+        refuse_age_seconds: float = REFUSE_AGE_SECONDS,
+        max_entries: int = MAX_ENTRIES,
+        fetcher: Fetcher | None = None,
+        clock: Clock | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        """Remember the settings; nothing is read before `start`."""
+        self._clock = clock or SystemClock()
+        self._reporter = Reporter("revocations", on_event)
+        self._skew = skew_seconds
+        self._refuse_age = refuse_age_seconds
+        self._max_entries = max_entries
+        self._bearer = bearer
+        self._last_bearer: BearerToken | None = None
+        self._state = self._state_file(state_folder, state_key or (url if isinstance(url, str) else None))
+        self._loaded = self._state is None
+        self._conversation = RevocationConversation(
+            root=_root_of(url),
+            instance=_instance(name, version),
+            reporter=self._reporter,
+            skew=skew_seconds,
+            max_entries=max_entries,
+            keeper=self._state,
+        )
+        self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
+        self._poller = Poller(
+            self._conversation,
+            fetcher=fetcher or HttpFetcher(),
+            clock=self._clock,
+            prepare=self._authorize if bearer is not None else None,
+        )
+
+    def start(self) -> None:
+        """Load what is kept on disk, then begin to read in the background."""
+        self._load_once()
+        self._poller.start()
+
+    def stop(self) -> None:
+        """End the background thread; the list that is held stays."""
+        self._poller.stop()
+        if self._state is not None:
+            self._state.close()
+
+    def wake(self) -> None:
+        """Look at once whether there is something to ask."""
+        self._poller.wake()
+
+    def snapshot(self) -> Snapshot[RevocationList] | None:
+        """Return the last good list, or None before the first."""
+        if self._poller.orphaned:
+            self._poller.revive()
+        return self._conversation.snapshot
+
+    def revocations(self) -> Snapshot[RevocationList] | None:
+        """Return the same as `snapshot`."""
+        return self.snapshot()
+
+    def accept_epoch(self, epoch: int) -> None:
+        """Take the list of the later store *epoch*; what was held stays in force until it is over."""
+        self._conversation.accept_epoch(epoch)
+        self._poller.wake()
+
+    @property
+    def counters(self) -> SourceCounters:
+        """What has happened so far."""
+        return self._reporter.counters
+
+    @property
+    def running(self) -> bool:
+        """Whether the background thread is there."""
+        return self._poller.running
+
+    def _state_file(self, folder: Path | str | None, key: str | None) -> StateFile | None:
+        if folder is None:
+            return None
+        if key is None:
+            raise ConfigurationError(["a state folder needs state_key when the list's URL is found later"])
+        from pathlib import Path
+
+        return StateFile(Path(folder), key=key, reporter=self._reporter)
+
+    def _load_once(self) -> None:
+        if self._loaded or self._state is None:
+            return
+        self._loaded = True
+        at = Moment.of(self._clock)
+        kept = self._state.load(now=at.now, max_entries=self._max_entries)
+        if kept is not None:
+            snapshot = self._snapshot_of(kept, at)
+            self._conversation.resume(kept.held, cursor=kept.cursor, snapshot=snapshot)
+
+    def _snapshot_of(self, kept: KeptList, at: Moment) -> Snapshot[RevocationList] | None:
+        """Return what was kept as a list to judge by, unless it is too old or the clock is odd."""
+        age = at.now - kept.as_of
+        clock_went_back = at.now < kept.written_at - self._skew or age < -self._skew
+        if clock_went_back:
+            self._reporter.alarm("clock_went_back", "the kept list was written in this clock's future")
+        if clock_went_back or age >= self._refuse_age:
+            return None
+        return Snapshot(
+            value=kept.held,
+            as_of=kept.as_of,
+            age_at_request=max(age, 0.0),
+            requested_at=at.monotonic,
+            skew=self._skew,
+        )
+
+    def _authorize(self, request: Request) -> Request:
+        if self._bearer is None:
+            return request
+        self._last_bearer = self._bearer.get()
+        authorization = {"Authorization": f"Bearer {self._last_bearer.value}"}
+        return replace(request, headers={**request.headers, **authorization})
+
+    def _forget_bearer(self) -> None:
+        if self._bearer is not None:
+            self._bearer.invalidate(self._last_bearer)
+
+
+def revocations_root(url: str) -> str:
+    """
+    Return *url* with exactly one `/revocations` at its end.
+
+    Raises:
+        ConfigurationError: It is not a URL that we would fetch.
+    """
+    try:
+        parts = check_url(url, allow_plain_http=True)
+    except FetchFailed as failed:
+        raise ConfigurationError([f"the URL of the revocation service: {failed}"]) from None
+    if parts.query or parts.fragment:
+        raise ConfigurationError(["the URL of the revocation service has no query and no fragment"])
+    bare = url.rstrip("/")
+    return bare if bare.endswith("/revocations") else f"{bare}/revocations"
+
+
+def _root_of(url: str | Callable[[], str | None]) -> Callable[[], str | None]:
+    if isinstance(url, str):
+        root = revocations_root(url)
+        return lambda: root
+    find = url
+
+    def found() -> str | None:
+        later = find()
+        return None if later is None else revocations_root(later)
+
+    return found
+
+
+def _instance(name: str | None, version: str) -> str:
+    chosen = name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "unnamed"
+    if not _NAME.fullmatch(chosen) or not _NAME.fullmatch(version):
+        raise ConfigurationError(["name and version of a reader are letters, digits, '.', '_' and '-'"])
+    return f"{chosen}/{version}"

@@ -1,0 +1,225 @@
+"""
+The revocation list on disk, so that a restart forgets nothing that was seen.
+
+One file: a full list, and appended to it each answer that brought news, and once a minute the age. A record
+is one line of JSON (with length and SHA-256 of what follows) and a body. Written with fsync; rewritten,
+atomically, once more was appended than the full list is long.
+
+Invariants:
+    * A record is used only if it is whole and its hash fits; what follows a bad record is not looked at.
+    * One process writes: the first that locks the file. Others of the same machine read only.
+    * A failure to write is an alarm, never an error of the reader: validation goes on from memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from tokenry.errors import ProtocolError
+from tokenry.jose.encoding import dump_json, parse_json_object
+from tokenry.revocation.wire import (
+    MAX_BINARY_BYTES,
+    document_of,
+    format_binary_list,
+    parse_binary_list,
+    parse_list,
+)
+
+if TYPE_CHECKING:
+    from tokenry.revocation.lists import RevocationList
+    from tokenry.sources.events import Reporter
+
+STAMP_SECONDS: Final = 60.0  # how often the age alone is written while there is no news
+_MODE: Final = 0o600  # the list tells who is revoked to whoever can guess names
+_MIN_REWRITE_BYTES: Final = 1 << 20
+_MAX_HEAD_BYTES: Final = 4096
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptList:
+    """
+    What was found on disk.
+
+    Attributes:
+        held: Everything that was seen and may still be in force.
+        cursor: Where to go on reading.
+        as_of: Unix seconds up to which it is complete.
+        written_at: Unix seconds of the last record.
+    """
+
+    held: RevocationList
+    cursor: str
+    as_of: float
+    written_at: float
+
+
+class StateFile:
+    """
+    The file of one list in *folder*.
+
+    Args:
+        folder: Made (mode 0700) if it is not there.
+        key: Names the list, for example the issuer.
+        reporter: Is told of damage and of failures.
+    """
+
+    def __init__(self, folder: Path, *, key: str, reporter: Reporter) -> None:
+        """Remember where; nothing is read or locked yet."""
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
+        self._folder = Path(folder)
+        self.path = self._folder / f"revocations-{name}.list"
+        self._reporter = reporter
+        self._lock: int | None = None
+        self._locked_by: int | None = None
+        self._full_bytes = 0
+        self._appended_bytes = 0
+        self._must_rewrite = True
+        self._stamped_at = float("-inf")
+        self.failures = 0
+
+    def load(self, *, now: float, max_entries: int) -> KeptList | None:
+        """Return what was kept, or None; without what is damaged (alarm). *now* is Unix seconds."""
+        try:
+            with self.path.open("rb") as file:
+                return self._read(file, now=now, max_entries=max_entries)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._alarm("state_unreadable", f"{self.path} cannot be read: {error.strerror}")
+            return None
+
+    def keep(
+        self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float
+    ) -> None:
+        """Write *held* or just what is new; a failure is an alarm."""
+        if news is None and now - self._stamped_at < STAMP_SECONDS and not self._must_rewrite:
+            return
+        try:
+            if not self._may_write():
+                return
+            head = {"cursor": cursor, "as_of": as_of, "written_at": now}
+            if self._must_rewrite or self._appended_bytes > max(_MIN_REWRITE_BYTES, self._full_bytes):
+                self._rewrite(
+                    _record(head | {"kind": "full"}, format_binary_list(document_of(held, cursor=cursor)))
+                )
+            elif news is not None:
+                self._append(_record(head | {"kind": _kind_of(news)}, news))
+            else:
+                self._append(_record(head | {"kind": "stamp"}, b""))
+            self._stamped_at = now
+        except (OSError, ProtocolError) as error:
+            self.failures += 1
+            self._must_rewrite = True
+            self._alarm("state_unwritable", f"{self.path} cannot be written: {error}")
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+            self._lock = None
+
+    def _read(self, file: BinaryIO, *, now: float, max_entries: int) -> KeptList | None:
+        kept: KeptList | None = None
+        while line := file.readline(_MAX_HEAD_BYTES):
+            try:
+                kept = _merge(kept, line, file, now=now, max_entries=max_entries)
+            except ProtocolError as error:
+                self._alarm("state_damaged", f"{self.path} is damaged from some point on: {error}")
+                break
+        return kept
+
+    def _may_write(self) -> bool:
+        """Tell whether this process holds the lock, after trying to get it."""
+        if self._lock is not None and self._locked_by == os.getpid():
+            return True
+        import fcntl
+
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        self._lock, self._locked_by, self._must_rewrite = lock, os.getpid(), True
+        return True
+
+    def _rewrite(self, record: bytes) -> None:
+        temporary = self.path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(record)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+        _sync_folder(self._folder)
+        self._full_bytes, self._appended_bytes, self._must_rewrite = len(record), 0, False
+
+    def _append(self, record: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(record)
+            file.flush()
+            os.fsync(file.fileno())
+        self._appended_bytes += len(record)
+
+    def _alarm(self, reason: str, detail: str) -> None:
+        self._reporter.alarm(reason, detail)
+
+
+def _record(head: dict[str, Any], body: bytes) -> bytes:
+    digest = hashlib.sha256(body).hexdigest()
+    return (
+        dump_json(head | {"version": _VERSION, "length": len(body), "sha256": digest}) + b"\n" + body + b"\n"
+    )
+
+
+def _kind_of(news: bytes) -> str:
+    return "json" if news[:1] == b"{" else "binary"
+
+
+def _merge(kept: KeptList | None, line: bytes, file: BinaryIO, *, now: float, max_entries: int) -> KeptList:
+    """Return *kept* with the record that *line* begins."""
+    head = parse_json_object(line.rstrip(b"\n"))
+    length = head.get("length")
+    if head.get("version") != _VERSION or not isinstance(length, int) or not 0 <= length <= MAX_BINARY_BYTES:
+        raise ProtocolError("a record is of another version or has no length")
+    body = file.read(length)
+    digest = hashlib.sha256(body).hexdigest()
+    if len(body) != length or file.read(1) != b"\n" or digest != head.get("sha256"):
+        raise ProtocolError("a record is cut or changed")
+    held = kept.held if kept is not None else None
+    cursor, as_of, written_at = head.get("cursor"), _seconds(head, "as_of"), _seconds(head, "written_at")
+    if type(cursor) is not str:
+        raise ProtocolError("a record has no cursor")
+    if head.get("kind") != "stamp":
+        document = parse_list(body) if head["kind"] == "json" else parse_binary_list(body)
+        # Its own epoch is accepted: it was when this record was written.
+        held = document.onto(
+            held, now=min(now, written_at), accept_epoch=document.epoch, max_entries=max_entries
+        )
+    if held is None:
+        raise ProtocolError("the first record has no list")
+    return KeptList(held=held, cursor=cursor, as_of=as_of, written_at=written_at)
+
+
+def _seconds(head: dict[str, Any], name: str) -> float:
+    value = head.get(name)
+    if not isinstance(value, int | float) or not 0 <= value < 10**11:
+        raise ProtocolError(f"a record has no {name}")
+    return float(value)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
