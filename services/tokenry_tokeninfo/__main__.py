@@ -1,0 +1,159 @@
+"""The composition root: the only place that reads the environment, builds the parts and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from tokenry.clock import SystemClock
+from tokenry.http.fetch import HttpFetcher
+from tokenry.jose.jwk import Algorithm
+from tokenry.serving.keys import METRICS
+from tokenry.serving.metrics import package_version
+from tokenry.serving.server import command
+from tokenry.sources.keys import KeySource, KeySources
+from tokenry.sources.revocations import RevocationSource
+from tokenry.token_validator import TokenValidator
+from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
+from tokenry_tokeninfo.app import SERVICE, create_app
+from tokenry_tokeninfo.measures import SourceCollector
+from tokenry_tokeninfo.outgoing import HttpCalls
+from tokenry_tokeninfo.settings import Settings, read_trusted_issuers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from aiohttp import web
+
+
+def compose(settings: Settings) -> Callable[[], web.Application]:
+    """Return what makes the application of *settings*, inside the event loop."""
+
+    def make() -> web.Application:
+        clock = SystemClock()
+        own, keys = _keys(settings, clock)
+        revocations = _revocations(settings, clock, own)
+        validator = TokenValidator.from_sources(
+            policy_of(settings), keys=keys, revocations=revocations, clock=clock
+        )
+        calls = HttpCalls()
+        app = create_app(
+            settings, clock=clock, validation=validator, keys=keys, revocations=revocations, calls=calls
+        )
+        app[METRICS].register(
+            SourceCollector(
+                {
+                    "tokenry_jwks": lambda: own.counters,
+                    "tokenry_revocation": lambda: revocations.counters,
+                }
+            )
+        )
+        app.cleanup_ctx.append(_opened(calls))
+        app.cleanup_ctx.append(_running(validator))
+        return app
+
+    return make
+
+
+def policy_of(settings: Settings) -> ValidationPolicy:
+    """
+    Return what is trusted.
+
+    No audience is checked here: this service answers for whoever asks, and checks the audience that they
+    name.
+    """
+    own = TrustedIssuer(
+        issuer=settings.issuer_identifier,
+        max_token_lifetime=int(settings.max_token_lifetime),
+        accept_untyped=settings.accept_untyped,
+    )
+    return ValidationPolicy(
+        issuers=(own, *(item.trusted for item in read_trusted_issuers(settings.trusted_issuers))),
+        audience=ANY_AUDIENCE,
+        leeway=settings.leeway,
+        list_warn_age=settings.list_warn_age,
+        list_refuse_age=settings.list_refuse_age,
+    )
+
+
+def _keys(settings: Settings, clock: SystemClock) -> tuple[KeySource, KeySources]:
+    own = KeySource(
+        settings.issuer_identifier,
+        jwks_uri=settings.jwks_url,
+        metadata_uri=settings.discovery_url,
+        refresh_seconds=settings.keys_refresh_interval,
+        fetcher=_fetcher(settings),
+        clock=clock,
+        algorithms=(Algorithm.ES256,),
+    )
+    others = [
+        KeySource(
+            item.trusted.issuer,
+            jwks_uri=item.jwks_uri,
+            algorithms=item.trusted.algorithms,
+            refresh_seconds=settings.keys_refresh_interval,
+            fetcher=_fetcher(settings),
+            clock=clock,
+        )
+        for item in read_trusted_issuers(settings.trusted_issuers)
+    ]
+    return own, KeySources([own, *others])
+
+
+def _revocations(settings: Settings, clock: SystemClock, own: KeySource) -> RevocationSource:
+    """Return the source of the list: where the settings say, else where the issuer's metadata say."""
+
+    def discovered() -> str | None:
+        return own.metadata.revocation_list_uri if own.metadata is not None else None
+
+    return RevocationSource(
+        settings.revocation_base_url or discovered,
+        name=settings.instance or f"{SERVICE}-{platform.node()}"[:100],
+        version=package_version(),
+        state_folder=settings.state_folder,
+        state_key=settings.issuer_identifier,
+        refuse_age_seconds=settings.list_refuse_age,
+        fetcher=_fetcher(settings),
+        clock=clock,
+    )
+
+
+def _fetcher(settings: Settings) -> HttpFetcher:
+    return HttpFetcher(allow_plain_http=bool(settings.plain_http_hosts))
+
+
+def _opened(calls: HttpCalls) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def context(_app: web.Application) -> AsyncIterator[None]:
+        async with calls:
+            yield
+
+    return context
+
+
+def _running(validator: TokenValidator) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return the life of the sources: the application starts with them, and is ready when they have read."""
+
+    async def context(_app: web.Application) -> AsyncIterator[None]:
+        validator.start()
+        yield
+        await asyncio.to_thread(validator.stop)
+
+    return context
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run the service and return the exit code of the process."""
+    return command(
+        sys.argv[1:] if argv is None else argv,
+        os.environ if environ is None else environ,
+        service=SERVICE,
+        settings_class=Settings,
+        compose=compose,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""
+The endpoints: from a request to a validation, and from its outcome to an answer.
+
+Invariants:
+    * A good token is answered 200, a bad one the same 401 whatever is wrong with it, and what cannot be told
+      503: a 401 makes callers drop a good token, a 200 lets a bad one through.
+    * Every answer says by which list it was judged (`Tokenry-List`). The stamp is taken before the
+      validation, so it never claims more than the list that was looked at had.
+    * Nothing of a request is logged but the reason of a refusal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import hdrs, web
+
+from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
+from tokenry.jose.encoding import dump_json
+from tokenry.oauth.bearer import bearer_token
+from tokenry.oauth.client_authentication import read_client_credential
+from tokenry.oauth.errors import OAuthError, bearer_challenge, invalid_request, temporarily_unavailable
+from tokenry.oauth.form import FORM, Form, parse_form, parse_query
+from tokenry.oauth.introspection import INACTIVE, active_response, parse_introspection_request
+from tokenry.revocation.stamps import LIST_HEADER, ListStamp
+from tokenry.scope import NO_SCOPE, Scope
+from tokenry.serving.application import authorization_values, deadline, read_body
+from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
+from tokenry.serving.problem import Problem
+from tokenry_tokeninfo.answers import (
+    ACCESS_TOKEN_NOT_VALID,
+    INVALID_TOKEN_BODY,
+    NO_TOKEN_BODY,
+    token_info_body,
+)
+from tokenry_tokeninfo.auth_policy import (
+    REQUIRE_HEADER,
+    AuthPolicy,
+    PolicyFault,
+    identity_headers,
+    policy_from_header,
+    policy_from_query,
+)
+from tokenry_tokeninfo.callers import INTROSPECT_SCOPE, not_authenticated
+from tokenry_tokeninfo.ports import TimedOut, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tokenry.claims import TokenInfo
+    from tokenry.clock import Clock
+    from tokenry.jose.jwks import KeySet
+    from tokenry.revocation.lists import RevocationList
+    from tokenry.serving.rate_limit import TokenBuckets
+    from tokenry.validation.snapshots import SnapshotSource
+    from tokenry_tokeninfo.callers import ClientExchange
+    from tokenry_tokeninfo.measures import Measures
+    from tokenry_tokeninfo.ports import Validation
+    from tokenry_tokeninfo.upstream import Upstream
+
+LIST_STAMP = web.RequestKey("list_stamp", str)
+JSON = "application/json"
+JWKS_CACHE = "public, max-age=60"  # seconds: below the time for which a key is published before it signs
+_DOTS_OF_A_JWS = 2
+
+_INVALID_CHALLENGE = bearer_challenge(error="invalid_token", description=ACCESS_TOKEN_NOT_VALID)
+_log = structlog.get_logger("tokenry.tokeninfo")
+
+
+class Handlers:
+    """All endpoints, over one validation."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        clock: Clock,
+        validation: Validation,
+        keys: SnapshotSource[KeySet],
+        revocations: SnapshotSource[RevocationList],
+        measures: Measures,
+        exchange: ClientExchange,
+        introspection_limit: TokenBuckets,
+        introspection_audiences: Mapping[str, frozenset[str]],
+        upstream: Upstream | None,
+    ) -> None:
+        """See `tokenry_tokeninfo.app.create_app`."""
+        self._issuer = issuer
+        self._clock = clock
+        self._validation = validation
+        self._keys = keys
+        self._revocations = revocations
+        self._measures = measures
+        self._exchange = exchange
+        self._introspection_limit = introspection_limit
+        self._introspection_audiences = introspection_audiences
+        self._upstream = upstream
+        self._jwks: tuple[KeySet | None, bytes, str] = (None, b"", "")
+
+    # --- token info ---------------------------------------------------------------------------------------
+
+    async def token_info(self, request: web.Request) -> web.Response:
+        """Answer `GET` and `POST /oauth2/tokeninfo`."""
+        self._stamp(request)
+        token, audience = await _token_and_audience(request)
+        if token is None:
+            return web.Response(status=400, body=NO_TOKEN_BODY, content_type=JSON)
+        try:
+            if self._upstream is not None and token.count(".") != _DOTS_OF_A_JWS:
+                return await self._ask_upstream(self._upstream, token)
+            info = await self._validate(token, audience=audience)
+        except InvalidToken as error:
+            return _invalid_token(error)
+        body = token_info_body(token, info, now=self._clock.now())
+        return web.Response(body=body, content_type=JSON)
+
+    async def _ask_upstream(self, upstream: Upstream, token: str) -> web.Response:
+        results = self._measures.upstream
+        try:
+            answer = await upstream.ask(token)
+        except InvalidToken:
+            results["invalid"].inc()
+            raise
+        except TimedOut:
+            results["timeout"].inc()
+            raise Problem(504, "the upstream token info did not answer in time") from None
+        except Unreachable as error:
+            results["failed"].inc()
+            _log.warning("upstream token info failed", problem=str(error))
+            raise Problem(502, "the upstream token info cannot be used now") from None
+        cache = "HIT" if answer.remembered else "MISS"
+        results[cache.lower()].inc()
+        return web.Response(body=answer.body, content_type=JSON, headers={"X-Cache": cache})
+
+    # --- introspection ------------------------------------------------------------------------------------
+
+    async def introspect(self, request: web.Request) -> web.Response:
+        """Answer `POST /oauth2/introspect` (RFC 7662 section 2)."""
+        self._stamp(request)
+        form = parse_form(await read_body(request), content_type=request.headers.get(hdrs.CONTENT_TYPE))
+        caller = await self._authenticate(request, form)
+        self._throttle(caller)
+        token = parse_introspection_request(form)
+        results = self._measures.introspections
+        try:
+            info = await self._validate(token, audience=form.one("audience"))
+        except InvalidToken:
+            info = None
+        if info is None or not self._may_see(caller, info):
+            results["inactive"].inc()
+            return web.Response(body=INACTIVE, content_type=JSON)
+        results["active"].inc()
+        return web.Response(body=dump_json(active_response(info)), content_type=JSON)
+
+    async def _authenticate(self, request: web.Request, form: Form) -> TokenInfo:
+        """Return the token of the caller (RFC 7662 section 2.1)."""
+        authorization = authorization_values(request)
+        bearer = bearer_token(authorization)
+        if bearer is not None:
+            if "client_secret" in form:
+                raise invalid_request("use one method of authentication, not two")
+            return await self._validation.avalidate(
+                bearer, scope=frozenset({INTROSPECT_SCOPE}), audience=self._issuer
+            )
+        credential = read_client_credential(authorization, form)
+        if credential is None:
+            raise not_authenticated()
+        return await self._exchange.authenticate(
+            credential,
+            authorization=authorization,
+            realm=_realm(request, form),
+            address=request[CLIENT_ADDRESS],
+        )
+
+    def _throttle(self, caller: TokenInfo) -> None:
+        wait = self._introspection_limit.take(_name(caller), now=self._clock.monotonic())
+        if wait:
+            self._measures.introspections["throttled"].inc()
+            raise OAuthError(
+                "temporarily_unavailable",
+                "too many introspections; slow down",
+                status=429,
+                retry_after=int(wait) + 1,
+            )
+
+    def _may_see(self, caller: TokenInfo, info: TokenInfo) -> bool:
+        allowed = self._introspection_audiences.get(_name(caller))
+        return allowed is None or not allowed.isdisjoint(info.aud)
+
+    # --- gateways -----------------------------------------------------------------------------------------
+
+    async def auth_by_query(self, request: web.Request) -> web.Response:
+        """Answer `/auth`: the policy is in the query; a `Tokenry-Require` header is the caller's, and void."""
+        self._stamp(request)
+        try:
+            policy = policy_from_query(request.rel_url.raw_query_string)
+        except PolicyFault as fault:
+            return self._policy_fault(request, fault)
+        return await self._auth(request, policy)
+
+    async def auth_by_header(self, request: web.Request) -> web.Response:
+        """Answer `/auth/<anything>`: path and query are the caller's own, the policy is in the header."""
+        self._stamp(request)
+        try:
+            policy = policy_from_header(request.headers.getall(REQUIRE_HEADER, []))
+        except PolicyFault as fault:
+            return self._policy_fault(request, fault)
+        return await self._auth(request, policy)
+
+    async def _auth(self, request: web.Request, policy: AuthPolicy) -> web.Response:
+        try:
+            token = bearer_token(authorization_values(request))
+        except OAuthError as error:
+            # A gateway takes 400 for an outage; two tokens are no token.
+            challenge = bearer_challenge(error="invalid_request", description=error.description)
+            return _unauthorized(dump_json(error.body()), challenge)
+        if token is None:
+            return _unauthorized(NO_TOKEN_BODY, bearer_challenge())  # RFC 6750 section 3.1: no error code
+        try:
+            info = await self._validate(token, audience=policy.audience)
+        except InvalidToken as error:
+            return _invalid_token(error)
+        policy.check(info.scope)
+        return web.Response(headers=identity_headers(info))
+
+    def _policy_fault(self, request: web.Request, fault: Exception) -> web.Response:
+        self._measures.policy_faults.inc()
+        _log.error("the gateway's policy is missing or not understood", problem=str(fault))
+        body = {"error": "server_error", "error_description": f"policy; request id {request[REQUEST_ID]}"}
+        return web.Response(status=500, body=dump_json(body), content_type=JSON)
+
+    # --- keys and health ----------------------------------------------------------------------------------
+
+    async def jwks(self, request: web.Request) -> web.Response:
+        """Answer `GET /oauth2/connect/keys`: our issuer's keys; others publish their own."""
+        held = self._keys.snapshot()
+        if held is None:
+            raise temporarily_unavailable("no keys are held yet")
+        body, etag = self._jwks_body(held.value)
+        headers = {hdrs.CACHE_CONTROL: JWKS_CACHE, hdrs.ETAG: f'"{etag}"'}
+        if any(tag.value in {etag, "*"} for tag in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, content_type=JSON, headers=headers)
+
+    def _jwks_body(self, keys: KeySet) -> tuple[bytes, str]:
+        known, body, etag = self._jwks
+        if known is not keys:
+            body = keys.to_jwks(self._issuer)
+            etag = hashlib.sha256(body).hexdigest()[:32]
+            self._jwks = (keys, body, etag)
+        return body, etag
+
+    @deadline(1.0)
+    async def health(self, _request: web.Request) -> web.Response:
+        """Answer `GET /health` as Plan B did: OK when there is a key."""
+        held = self._keys.snapshot()
+        if held is None or not len(held.value):
+            return web.Response(status=503, text="NO KEYS")
+        return web.Response(text="OK")
+
+    # --- shared -------------------------------------------------------------------------------------------
+
+    async def _validate(self, token: str, *, audience: str | None, scope: Scope = NO_SCOPE) -> TokenInfo:
+        began = self._clock.monotonic()
+        try:
+            info = await self._validation.avalidate(token, scope=scope, audience=audience)
+        except (InvalidToken, InsufficientScope, ValidatorNotReady) as error:
+            self._measures.validated(self._clock.monotonic() - began, error)
+            raise
+        self._measures.validated(self._clock.monotonic() - began)
+        return info
+
+    def _stamp(self, request: web.Request) -> None:
+        held = self._revocations.snapshot()
+        if held is not None:
+            age = held.age(now=self._clock.now(), monotonic=self._clock.monotonic())
+            request[LIST_STAMP] = ListStamp(as_of=held.as_of, age=age).format()
+
+
+async def add_list_stamp(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the list's stamp on an answer (a signal of the application, so that errors have it too)."""
+    stamp = request.get(LIST_STAMP)
+    if stamp is not None:
+        response.headers[LIST_HEADER] = stamp
+
+
+async def _token_and_audience(request: web.Request) -> tuple[str | None, str | None]:
+    """Return the token, from the one place that it was sent in, and the audience to check, if any."""
+    query, form = Form(), Form()
+    if request.rel_url.raw_query_string:
+        query = parse_query(request.rel_url.raw_query_string)
+    if request.method == hdrs.METH_POST and request.content_type == FORM:
+        form = parse_form(await read_body(request), content_type=request.headers.get(hdrs.CONTENT_TYPE))
+    token = bearer_token(
+        authorization_values(request), form=form.every("access_token"), query=query.every("access_token")
+    )
+    return token, form.one("audience") or query.one("audience")
+
+
+def _invalid_token(error: InvalidToken) -> web.Response:
+    """Answer the same bytes for every reason, which goes to the log alone."""
+    _log.info("token refused", reason=str(error.reason))
+    return _unauthorized(INVALID_TOKEN_BODY, _INVALID_CHALLENGE)
+
+
+def _unauthorized(body: bytes, challenge: str) -> web.Response:
+    return web.Response(status=401, body=body, content_type=JSON, headers={hdrs.WWW_AUTHENTICATE: challenge})
+
+
+def _realm(request: web.Request, form: Form) -> str | None:
+    raw = request.rel_url.raw_query_string
+    in_query = parse_query(raw).one("realm") if raw else None
+    if in_query is not None and "realm" in form:
+        raise invalid_request("realm was sent more than once")
+    return in_query or form.one("realm")
+
+
+def _name(caller: TokenInfo) -> str:
+    return caller.client_id or caller.sub
