@@ -104,7 +104,7 @@ class Fields:
         return self.optional_names(name) or ()
 
     def optional_scope(self, name: str) -> Scope | None:
-        """Return the scope *name*, a list of scope tokens (RFC 6749 section 3.3), or None when it is absent."""
+        """Return the scope *name*, a list of scope tokens (RFC 6749 section 3.3), or None if it is absent."""
         value = self.optional_names(name)
         if value is None:
             return None

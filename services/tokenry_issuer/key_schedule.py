@@ -148,7 +148,7 @@ class KeySchedule:
             if later.activate_at > earlier.retire_at - lifetime - CLOCK_MARGIN:
                 yield f"key {earlier.kid} stops signing before key {later.kid} begins: retire it later"
             if later.activate_at - later.publish_at < self.announce:
-                yield f"key {later.kid} is published less than {self.announce} s before it signs: publish it earlier"
+                yield f"key {later.kid} is published less than {self.announce} s before it signs"
 
 
 def _age(key: KeyTimes) -> tuple[int, int, str]:

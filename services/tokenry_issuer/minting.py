@@ -85,6 +85,6 @@ def build_claims(grant: Grant, *, issuer: str, now: float, jti: str) -> dict[str
 
 
 def sign(claims: Mapping[str, Any], *, grant: Grant, signer: Signer) -> Minted:
-    """Return *claims* as a JWT signed by *signer*, with the `typ` that the realm asks for (RFC 9068 section 2.1)."""
+    """Return *claims* as a JWT signed by *signer*, with the `typ` that the realm asks for (RFC 9068, 2.1)."""
     token = jws.sign({"typ": str(grant.realm.token_type)}, dump_json(claims), signer)
     return Minted(token=Secret(token), kid=signer.kid, jti=claims["jti"], expires_at=claims["exp"])

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_OBJECT_BYTES = 256 * 1024  # a client with eight hashes and 256 scopes stays below 64 KiB
+GONE = "no_such_key"  # the code of `ObjectUnreadable` for an object that is not there
 MAX_OBJECTS = 500_000  # keys of one listing: ten times the largest registry that is planned for
 
 

@@ -226,7 +226,7 @@ def check_name(name: str) -> None:
     if not 0 < length <= MAX_NAME_BYTES or not name.isprintable() or "/" in name or name.startswith("."):
         raise RefusedObject(
             Refusal.WRONG_NAME,
-            f"a client id or user name is printable text of at most {MAX_NAME_BYTES} bytes, without slash and leading dot",
+            f"a name is printable text of at most {MAX_NAME_BYTES} bytes, without slash and leading dot",
         )
 
 

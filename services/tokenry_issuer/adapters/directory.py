@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenry_issuer.ports import (
+    GONE,
     MAX_OBJECT_BYTES,
     MAX_OBJECTS,
     ObjectUnreadable,
@@ -65,17 +66,17 @@ class DirectoryStore:
     def _get(self, key: str, etag: str | None) -> StoredObject | None:
         parts = key.split("/")
         if any(not part or part.startswith(".") or "\0" in part for part in parts):
-            raise ObjectUnreadable("no_such_key")
+            raise ObjectUnreadable(GONE)
         try:
             with self._root.joinpath(*parts).open("rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
-                    raise ObjectUnreadable("no_such_key")
+                    raise ObjectUnreadable(GONE)
                 if _etag(status) == etag:
                     return None
                 body = file.read(MAX_OBJECT_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise ObjectUnreadable("no_such_key") from None
+            raise ObjectUnreadable(GONE) from None
         except PermissionError:
             raise ObjectUnreadable("forbidden") from None
         except (OSError, UnicodeError) as error:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tokenry_issuer.ports import (
+    GONE,
     MAX_OBJECT_BYTES,
     MAX_OBJECTS,
     ObjectUnreadable,
@@ -27,7 +28,7 @@ CONNECT_SECONDS = 1.0  # botocore's own default is 60
 READ_SECONDS = 4.0  # likewise; for each piece that is read
 MAX_ATTEMPTS = 2  # the second one goes to another host; more would prolong an overload
 _NOT_MODIFIED = {"304", "NotModified"}
-_GONE = {"404", "NoSuchKey"}
+_MISSING = {"404", "NoSuchKey"}
 _FORBIDDEN = {"403", "AccessDenied"}
 
 
@@ -145,8 +146,8 @@ class S3Store:
             code = _code(error)
             if code in _NOT_MODIFIED:
                 return None
-            if code in _GONE:
-                raise ObjectUnreadable("no_such_key") from None
+            if code in _MISSING:
+                raise ObjectUnreadable(GONE) from None
             if code in _FORBIDDEN:
                 raise ObjectUnreadable("forbidden") from None
             raise StoreUnavailable(code) from None

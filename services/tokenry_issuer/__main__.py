@@ -1,0 +1,100 @@
+"""The issuer as a process: settings from the environment, adapters, run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tokenry.clock import SystemClock
+from tokenry.serving.metrics import Metrics, package_version
+from tokenry.serving.server import command
+from tokenry_issuer.adapters.directory import DirectoryStore
+from tokenry_issuer.adapters.s3 import S3Store, make_client
+from tokenry_issuer.app import create_app
+from tokenry_issuer.envelope import read_envelope_key
+from tokenry_issuer.instruments import Instruments
+from tokenry_issuer.settings import Settings, bucket_of, folder_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from aiohttp import web
+
+    from tokenry.sources.revocations import RevocationSource
+    from tokenry_issuer.ports import ObjectStore
+
+
+def compose(settings: Settings) -> Callable[[], web.Application]:
+    """
+    Return what makes the application inside the event loop.
+
+    Raises:
+        ConfigurationError: The envelope key cannot be used.
+    """
+    envelope = read_envelope_key(settings.envelope_key_file)
+
+    def make() -> web.Application:
+        instruments = Instruments(Metrics(service="issuer"))
+        source = _revocation_source(settings, instruments)
+        app = create_app(
+            settings,
+            clock=SystemClock(),
+            store=_store(settings),
+            envelope=envelope,
+            revocations=source,
+            instruments=instruments,
+        )
+        if source is not None:
+            app.cleanup_ctx.append(_running(source))
+        return app
+
+    return make
+
+
+def _store(settings: Settings) -> ObjectStore:
+    if urlsplit(settings.credentials_url).scheme == "file":
+        return DirectoryStore(folder_of(settings.credentials_url))
+    bucket, prefix = bucket_of(settings.credentials_url)
+    client = partial(make_client, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
+    return S3Store(bucket, prefix=prefix, client=client)
+
+
+def _revocation_source(settings: Settings, instruments: Instruments) -> RevocationSource | None:
+    if settings.revocation_url is None:
+        return None
+    from tokenry.sources.revocations import RevocationSource
+
+    return RevocationSource(
+        settings.revocation_url,
+        name=f"issuer-{settings.instance}" if settings.instance else None,
+        version=package_version(),
+        state_folder=settings.state_folder,
+        on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
+    )
+
+
+def _running(source: RevocationSource) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        source.start()
+        yield
+        source.stop()
+
+    return run
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run the issuer; return the exit code."""
+    return command(
+        sys.argv[1:] if argv is None else argv,
+        os.environ if environ is None else environ,
+        service="issuer",
+        settings_class=Settings,
+        compose=compose,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""The issuer as an application: its parts joined, without environment and drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from tokenry.http.backoff import system_random
+from tokenry.serving.application import create_base_app
+from tokenry.serving.health import Finding, Health, degraded, failed, ok
+from tokenry.serving.metrics import Metrics
+from tokenry_issuer.attempts import AttemptLimits, Attempts
+from tokenry_issuer.authentication import Authenticator
+from tokenry_issuer.credentials import Credentials
+from tokenry_issuer.handlers import JwkSetEndpoint, MetadataEndpoints, TokenEndpoint
+from tokenry_issuer.instruments import Instruments
+from tokenry_issuer.issuance import Revocations, TokenIssuance
+from tokenry_issuer.keyring import Keyring
+from tokenry_issuer.metadata import JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH, metadata_paths
+from tokenry_issuer.openapi import openapi_document
+from tokenry_issuer.passwords import SecretChecks
+from tokenry_issuer.refreshing import Refresher
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tokenry.clock import Clock
+    from tokenry.jose.sealing import EnvelopeKey
+    from tokenry.revocation.lists import RevocationList
+    from tokenry.validation.snapshots import SnapshotSource
+    from tokenry_issuer.ports import ObjectStore
+    from tokenry_issuer.settings import Settings
+
+TOKEN_ALIAS = "/oauth2/access_token"  # noqa: S105 -- a path
+JWKS_ALIAS = "/oauth2/connect/keys"
+WARN_AGE_REFRESHES = 4  # refreshes missed before readiness says that the credentials get old
+WARN_LIST_AGE = 120.0  # seconds: the validators' own warning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """
+    Where randomness comes from.
+
+    Attributes:
+        random_bytes: For token ids and the key of this process.
+        uniform: For jitter; decides nothing that must not be guessed.
+    """
+
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    uniform: random.Random = field(default=system_random, repr=False)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock,
+    store: ObjectStore,
+    envelope: EnvelopeKey,
+    revocations: SnapshotSource[RevocationList] | None = None,
+    chance: Chance | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    refresh_in_background: bool = True,
+    instruments: Instruments | None = None,
+) -> web.Application:
+    """
+    Return the issuer.
+
+    Args:
+        settings: Checked.
+        clock: Where the time comes from.
+        store: Credentials and keys; closed with the application.
+        envelope: Opens the signing keys.
+        revocations: The reader of revocations, started and stopped by whoever made it; None for none.
+        chance: Where randomness comes from.
+        sleep: How attempts are delayed.
+        refresh_in_background: Whether to refresh in the background; a test calls `app[ISSUER]` itself.
+        instruments: What is counted; default: in a registry of its own.
+    """
+    issuer = Issuer(
+        settings,
+        clock=clock,
+        store=store,
+        envelope=envelope,
+        revocations=Revocations(revocations, clock=clock),
+        chance=chance or Chance(),
+        sleep=sleep,
+        instruments=instruments or Instruments(Metrics(service="issuer")),
+    )
+    app = create_base_app(
+        service="issuer",
+        clock=clock,
+        health=issuer.health,
+        metrics=issuer.metrics,
+        settings=settings,
+        openapi=openapi_document(settings.issuer),
+    )
+    app[ISSUER] = issuer
+    issuer.add_routes(app)
+    if refresh_in_background:
+        app.cleanup_ctx.append(issuer.background)
+    app.on_cleanup.append(issuer.close)
+    return app
+
+
+class Issuer:
+    """
+    The parts of one issuer, joined.
+
+    Attributes:
+        credentials: Realms, clients, users.
+        keyring: Signing keys.
+        revocations: What is known of revocations.
+        health: The checks behind `/readyz`.
+        metrics: The registry behind `/metrics`.
+        instruments: The issuer's own metrics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        store: ObjectStore,
+        envelope: EnvelopeKey,
+        revocations: Revocations,
+        chance: Chance,
+        sleep: Callable[[float], Awaitable[None]],
+        instruments: Instruments,
+    ) -> None:
+        """Join the parts; nothing runs yet."""
+        self._settings = settings
+        self._store = store
+        self._uniform = chance.uniform
+        self._lifetime = int(settings.max_token_lifetime)
+        self.health, self.metrics, self.instruments = Health(), instruments.metrics, instruments
+        self.revocations = revocations
+        self.credentials = Credentials(
+            store,
+            clock=clock,
+            environment=settings.environment,
+            max_token_lifetime=self._lifetime,
+            removal_share=settings.credentials_removal_share,
+            hard_age=settings.credentials_hard_age,
+            on_refused=self.instruments.object_rejected,
+        )
+        self.keyring = Keyring(
+            store,
+            issuer=settings.issuer,
+            envelope=envelope,
+            clock=clock,
+            announce=settings.announce,
+            on_refused=self.instruments.object_rejected,
+        )
+        self._checks = SecretChecks(
+            clock=clock,
+            key=chance.random_bytes(32),
+            threads=settings.secret_check_threads,
+            queue=settings.secret_check_queue,
+            remember_seconds=settings.secret_check_memory,
+            observe=self.instruments.secret_checked,
+        )
+        limits = AttemptLimits(
+            per_pair=settings.failures_per_client, per_address=settings.failures_per_address
+        )
+        self.issuance = TokenIssuance(
+            issuer=settings.issuer,
+            clock=clock,
+            random_bytes=chance.random_bytes,
+            credentials=self.credentials,
+            keyring=self.keyring,
+            authenticator=Authenticator(
+                checks=self._checks,
+                attempts=Attempts(limits),
+                clock=clock,
+                sleep=sleep,
+                uniform=chance.uniform,
+            ),
+            revocations=revocations,
+            instruments=self.instruments,
+        )
+        self.instruments.watch(
+            credentials=self.credentials, keyring=self.keyring, checks=self._checks, lifetime=self._lifetime
+        )
+        self.health.add("credentials", self._check_credentials)
+        self.health.add("keys", self._check_keys)
+        if revocations.configured:
+            self.health.add("revocations", self._check_revocations)
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the issuer's endpoints to *app*, also below the path of the issuer identifier if it has one."""
+        tokens = TokenEndpoint(self.issuance, self.instruments)
+        keys = JwkSetEndpoint(
+            self.keyring,
+            self.revocations,
+            max_age=int(self._settings.jwks_max_age),
+            uniform=self._uniform,
+        )
+        documents = MetadataEndpoints(self._settings, self.credentials)
+        path = urlsplit(self._settings.issuer).path.rstrip("/")
+        for prefix in dict.fromkeys(("", path)):
+            app.router.add_post(prefix + TOKEN_PATH, tokens.post)
+            app.router.add_post(prefix + TOKEN_ALIAS, tokens.post)
+            app.router.add_get(prefix + JWKS_PATH, keys.get)
+            app.router.add_get(prefix + JWKS_ALIAS, keys.get)
+        rfc8414, openid = metadata_paths(self._settings.issuer)
+        for place in dict.fromkeys((RFC8414_PATH, rfc8414)):
+            app.router.add_get(place, documents.authorization_server)
+        for place in dict.fromkeys((OPENID_PATH, openid)):
+            app.router.add_get(place, documents.openid_configuration)
+
+    async def background(self, _app: web.Application) -> AsyncIterator[None]:
+        """Refresh credentials and keys while the application runs."""
+        tasks = [asyncio.create_task(refresher.run()) for refresher in self.refreshers()]
+        yield
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def refreshers(self) -> tuple[Refresher, ...]:
+        """Return what is to be refreshed, keys first: they are few."""
+        return (
+            self._refresher("keys", self.keyring.refresh, lambda: self.keyring.loaded),
+            self._refresher("credentials", self.credentials.refresh, lambda: self.credentials.loaded),
+        )
+
+    def _refresher(
+        self, name: str, refresh: Callable[[], Awaitable[object]], loaded: Callable[[], bool]
+    ) -> Refresher:
+        return Refresher(
+            name=name,
+            refresh=refresh,
+            loaded=loaded,
+            interval=self._settings.credentials_refresh_interval,
+            observe=lambda result: self.instruments.refreshed(name, result),
+            uniform=self._uniform,
+        )
+
+    async def close(self, _app: web.Application) -> None:
+        """Let go of threads and connections."""
+        self._checks.close()
+        await self._store.close()
+
+    def _check_credentials(self) -> Finding:
+        age, registry = self.credentials.age, self.credentials.current()
+        if age is None:
+            return failed("no credentials were read yet")
+        if registry is None:
+            return failed(f"the credentials are {age:.0f} s old: too old to be believed")
+        known = f"{registry.size} objects, {age:.0f} s old"
+        if self.credentials.refused:
+            return degraded(f"{known}; {self.credentials.refused} refused: see the log")
+        if age > WARN_AGE_REFRESHES * self._settings.credentials_refresh_interval:
+            return degraded(f"{known}: the store does not answer as it should")
+        return ok(known)
+
+    def _check_keys(self) -> Finding:
+        if self.keyring.signer(lifetime=self._lifetime) is None:
+            return failed("there is no key to sign with")
+        faults = self.keyring.faults(lifetime=self._lifetime)
+        return degraded("; ".join(faults)) if faults else ok()
+
+    def _check_revocations(self) -> Finding:
+        if self.revocations.waiting:
+            return failed("the first revocation list is being waited for")
+        age = self.revocations.age()
+        if age is None:
+            return degraded("there is no revocation list: tokens are issued without looking at it")
+        if age > WARN_LIST_AGE:
+            return degraded(f"the revocation list is {age:.0f} s old")
+        return ok(f"the list is {age:.0f} s old")
+
+
+ISSUER = web.AppKey("issuer", Issuer)

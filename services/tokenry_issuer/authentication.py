@@ -1,0 +1,157 @@
+"""
+Authenticating clients and users: the same answer and the same work for unknown, disabled and wrong.
+
+Both readings of a Basic header count as one attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tokenry.oauth.errors import invalid_grant, temporarily_unavailable, too_many_failures
+from tokenry_issuer.attempts import TooManyFailures
+from tokenry_issuer.passwords import ChecksBusy, WrongSecret
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from tokenry.clock import Clock
+    from tokenry.oauth.client_authentication import ClientCredential
+    from tokenry.oauth.errors import OAuthError
+    from tokenry.secret import Secret
+    from tokenry_issuer.attempts import Attempts, Subject
+    from tokenry_issuer.passwords import SecretChecks
+    from tokenry_issuer.realms import Client, StoredSecret, User
+    from tokenry_issuer.registry import RealmCredentials
+    from tokenry_issuer.secret_hashes import StoredHash
+
+BUSY_RETRY = (1, 5)  # seconds; spread, so that a crowd does not come back together
+
+
+class Authenticator:
+    """Judges credentials."""
+
+    def __init__(
+        self,
+        *,
+        checks: SecretChecks,
+        attempts: Attempts,
+        clock: Clock,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: random.Random,
+    ) -> None:
+        """
+        Judge with these parts.
+
+        Args:
+            checks: Compare secrets with hashes.
+            attempts: Remember failures.
+            clock: Expiry of secrets, times of attempts.
+            sleep: How an attempt is delayed.
+            uniform: Spreads what comes back later.
+        """
+        self._checks = checks
+        self._attempts = attempts
+        self._clock = clock
+        self._sleep = sleep
+        self._uniform = uniform
+
+    async def client(
+        self, credential: ClientCredential, *, credentials: RealmCredentials, address: str
+    ) -> Client:
+        """
+        Return the client that *credential* proves.
+
+        Raises:
+            OAuthError: 401 `invalid_client`, 429 after too many failures, 503 when too many checks wait.
+        """
+        realm = credentials.realm.name
+        subject = ("client", realm, credential.readings[0].client_id)
+        await self._admit(subject, address)
+        for reading in credential.readings:
+            client = credentials.clients.get(reading.client_id)
+            secrets = client.secrets if client is not None and client.enabled else ()
+            matched = await self._matches(
+                reading.secret,
+                self._in_force(secrets),
+                name=f"client {realm} {reading.client_id}",
+                decoy_of=credentials,
+                user=False,
+            )
+            if matched and client is not None:
+                self._attempts.succeeded(subject, address, now=self._clock.monotonic())
+                return client
+        self._attempts.failed(subject, address, now=self._clock.monotonic())
+        raise credential.refusal()
+
+    async def user(
+        self,
+        username: str,
+        password: Secret,
+        *,
+        client: Client,
+        credentials: RealmCredentials,
+        address: str,
+    ) -> User:
+        """
+        Return the user whose *password* it is, if *client* may use it.
+
+        Raises:
+            OAuthError: 400 `invalid_grant`, 429 after too many failures, 503 when too many checks wait.
+        """
+        realm = credentials.realm.name
+        subject = ("user", realm, username)
+        await self._admit(subject, address)
+        user = credentials.users.get(username)
+        usable = (
+            user is not None and user.enabled and (user.clients is None or client.client_id in user.clients)
+        )
+        matched = await self._matches(
+            password,
+            self._in_force(user.passwords if user is not None and usable else ()),
+            name=f"user {realm} {username}",
+            decoy_of=credentials,
+            user=True,
+        )
+        if matched and user is not None:
+            self._attempts.succeeded(subject, address, now=self._clock.monotonic())
+            return user
+        self._attempts.failed(subject, address, now=self._clock.monotonic())
+        raise invalid_grant()
+
+    async def _admit(self, subject: Subject, address: str) -> None:
+        try:
+            delay = self._attempts.admit(subject, address, now=self._clock.monotonic())
+        except TooManyFailures as refused:
+            raise too_many_failures(retry_after=refused.retry_after) from None
+        if delay > 0:
+            await self._sleep(delay)
+
+    async def _matches(
+        self,
+        secret: Secret,
+        stored: Sequence[StoredHash],
+        *,
+        name: str,
+        decoy_of: RealmCredentials,
+        user: bool,
+    ) -> bool:
+        decoy = decoy_of.user_decoy if user else decoy_of.client_decoy
+        try:
+            await self._checks.verify(secret, stored, subject=name, decoy=decoy)
+        except WrongSecret:
+            return False
+        except ChecksBusy:
+            raise self._busy() from None
+        return True
+
+    def _busy(self) -> OAuthError:
+        return temporarily_unavailable(
+            "too many secrets are being checked", retry_after=self._uniform.randint(*BUSY_RETRY)
+        )
+
+    def _in_force(self, secrets: Sequence[StoredSecret]) -> list[StoredHash]:
+        now = self._clock.now()
+        return [secret.hash for secret in secrets if secret.usable(now)]

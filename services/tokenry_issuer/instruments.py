@@ -1,0 +1,137 @@
+"""What the issuer measures. Labels are our own enumerations, never a name that somebody chose."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tokenry_issuer.key_schedule import KeyState
+from tokenry_issuer.realms import GRANT_TYPES, ClaimsProfile
+
+if TYPE_CHECKING:
+    from tokenry.serving.metrics import Metrics
+    from tokenry_issuer.credentials import Credentials
+    from tokenry_issuer.keyring import Keyring
+    from tokenry_issuer.passwords import SecretChecks
+    from tokenry_issuer.realms import Refusal
+
+CHECK_BUCKETS = (
+    0.001,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+    1.6,
+    3.2,
+)  # a slow hash takes some 100 ms
+
+
+class Instruments:
+    """
+    The issuer's own metrics.
+
+    Attributes:
+        metrics: The registry that they are in.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Declare them in the registry of *metrics*."""
+        self.metrics = metrics
+        issued = metrics.counter(
+            "tokenry_tokens_issued", "Access tokens issued.", labels=("grant_type", "profile")
+        )
+        # Bound once: this is the hot path.
+        self._issued = {
+            (grant_type, profile): issued.labels(grant_type, str(profile))
+            for grant_type in sorted(GRANT_TYPES)
+            for profile in ClaimsProfile
+        }
+        self._errors = metrics.counter(
+            "tokenry_token_request_errors", "Token requests refused.", labels=("error",)
+        )
+        self._check_duration = metrics.histogram(
+            "tokenry_secret_check_duration_seconds",
+            "Time to check a secret against slow hashes, queue included.",
+            labels=("kind",),
+            buckets=CHECK_BUCKETS,
+        )
+        self._rejected = metrics.counter(
+            "tokenry_credentials_rejected", "Versions of stored objects refused.", labels=("cause",)
+        )
+        self._refreshes = metrics.counter(
+            "tokenry_credentials_refreshes", "Refreshes from the store.", labels=("what", "result")
+        )
+        self._withheld = metrics.counter(
+            "tokenry_tokens_withheld", "Tokens not issued because a revocation in force would hit them."
+        )
+        self._list_events = metrics.counter(
+            "tokenry_revocation_list_events",
+            "What happened to the reader of revocations.",
+            labels=("kind", "reason"),
+        )
+
+    def issued(self, grant_type: str, profile: ClaimsProfile) -> None:
+        """Count a token."""
+        self._issued[grant_type, profile].inc()
+
+    def refused(self, error: str) -> None:
+        """Count a refused request by its OAuth *error* code."""
+        self._errors.labels(error).inc()
+
+    def withheld(self) -> None:
+        """Count a token that would have been born revoked."""
+        self._withheld.inc()
+
+    def secret_checked(self, kind: str, seconds: float) -> None:
+        """Observe one slow check."""
+        self._check_duration.labels(kind).observe(seconds)
+
+    def object_rejected(self, cause: Refusal) -> None:
+        """Count a refused version of an object."""
+        self._rejected.labels(str(cause)).inc()
+
+    def refreshed(self, what: str, result: str) -> None:
+        """Count a refresh."""
+        self._refreshes.labels(what, result).inc()
+
+    def list_event(self, kind: str, reason: str) -> None:
+        """Count an event of the revocations' reader."""
+        self._list_events.labels(kind, reason).inc()
+
+    def watch(
+        self, *, credentials: Credentials, keyring: Keyring, checks: SecretChecks, lifetime: int
+    ) -> None:
+        """Show what is in force, read when the metrics are."""
+        gauge = self.metrics.gauge
+        gauge(
+            "tokenry_credentials_age_seconds",
+            "Seconds since all credentials were last confirmed; NaN before the first time.",
+            function=lambda: math.nan if credentials.age is None else credentials.age,
+        )
+        gauge(
+            "tokenry_credentials_objects_refused",
+            "Stored objects whose current version is not in force.",
+            function=lambda: credentials.refused,
+        )
+        gauge(
+            "tokenry_secret_checks_waiting",
+            "Slow checks of secrets running or waiting.",
+            function=lambda: checks.waiting,
+        )
+        for state in KeyState:
+            gauge(
+                f"tokenry_signing_keys_{state}",
+                f"Signing keys that are {state}.",
+                function=lambda state=state: sum(  # type: ignore[misc]  # the default binds the loop's value
+                    each is state for each, _ in keyring.states(lifetime=lifetime).values()
+                ),
+            )
+        gauge(
+            "tokenry_signing_key_faults",
+            "What is wrong with the schedule of the signing keys.",
+            function=lambda: len(keyring.faults(lifetime=lifetime)),
+        )

@@ -1,0 +1,270 @@
+"""
+Issuing a token: the whole way of one token request, in numbered steps.
+
+1. the request is read (form, query, client credential, grant);
+2. the credentials are at hand, else 503;
+3. the realm is found, and allows the grant type;
+4. the client authenticates itself;
+5. the client may use the grant; for the password grant the user authenticates too;
+6. scopes and targets are decided;
+7. a key can sign, else 503;
+8. no revocation in force would hit the token, else 503: it would be born dead;
+9. it is signed.
+
+Every request leaves one audit record, of a token issued or of the refusal. It names clients and users that
+exist, never what somebody typed in their place, and no secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from tokenry.oauth.client_authentication import read_client_credential
+from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable
+from tokenry.oauth.token_endpoint import PASSWORD, TokenResponse, parse_token_request
+from tokenry.revocation.judged import JudgedToken
+from tokenry.scope import format_scope
+from tokenry_issuer import grants, minting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from tokenry.clock import Clock
+    from tokenry.oauth.form import Form
+    from tokenry.oauth.token_endpoint import TokenRequest
+    from tokenry.revocation.lists import RevocationList
+    from tokenry.validation.snapshots import SnapshotSource
+    from tokenry_issuer.authentication import Authenticator
+    from tokenry_issuer.credentials import Credentials
+    from tokenry_issuer.instruments import Instruments
+    from tokenry_issuer.keyring import Keyring
+    from tokenry_issuer.minting import Minted
+    from tokenry_issuer.realms import Client, User
+    from tokenry_issuer.registry import RealmCredentials
+
+RETRY_NOT_LOADED = 5  # seconds: the pace of the refreshes at start
+RETRY_NO_KEY = 5
+RETRY_REVOKED = (
+    3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
+)
+FIRST_LIST_WAIT = 10.0  # seconds at start for which the first revocation list is waited for
+
+_audit = structlog.get_logger("tokenry_issuer.audit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRequest:
+    """
+    A token request as it came in.
+
+    Attributes:
+        form: The form body.
+        query: The query string.
+        authorization: Every `Authorization` header field.
+        host: The `Host` header field.
+        address: The caller's address.
+    """
+
+    form: Form
+    query: Form
+    authorization: Sequence[str]
+    host: str | None
+    address: str
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What is known of a request so far: the audit record of its outcome."""
+
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, **members: object) -> None:
+        self.known.update(members)
+
+
+class Revocations:
+    """What the issuer knows of revocations: the reader's last list, if there is a reader."""
+
+    def __init__(self, source: SnapshotSource[RevocationList] | None, *, clock: Clock) -> None:
+        """Begin to wait for the first list of *source*."""
+        self._source = source
+        self._clock = clock
+        self._began = clock.monotonic()
+
+    @property
+    def configured(self) -> bool:
+        """Tell whether there is a reader at all."""
+        return self._source is not None
+
+    def current(self) -> RevocationList | None:
+        """Return the last list, whatever its age: an old one still only refuses."""
+        snapshot = None if self._source is None else self._source.snapshot()
+        return None if snapshot is None else snapshot.value
+
+    def age(self) -> float | None:
+        """Return the seconds since the list was complete, or None where there is none."""
+        snapshot = None if self._source is None else self._source.snapshot()
+        if snapshot is None:
+            return None
+        return snapshot.age(now=self._clock.now(), monotonic=self._clock.monotonic())
+
+    @property
+    def waiting(self) -> bool:
+        """
+        Tell whether the first list must still be waited for.
+
+        A key may have been revoked while this process was not there, so nothing is signed before the first
+        list was read. A revocation service that is away must not stop the issuer, so the wait is short.
+        """
+        if self._source is None or self.current() is not None:
+            return False
+        return self._clock.monotonic() - self._began < FIRST_LIST_WAIT
+
+
+class TokenIssuance:
+    """Answers token requests."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+        credentials: Credentials,
+        keyring: Keyring,
+        authenticator: Authenticator,
+        revocations: Revocations,
+        instruments: Instruments,
+    ) -> None:
+        """
+        Issue with these parts.
+
+        Args:
+            issuer: The issuer identifier.
+            clock: The time of issue.
+            random_bytes: Returns so many random bytes.
+            credentials: Realms, clients, users.
+            keyring: Signing keys.
+            authenticator: Judges secrets.
+            revocations: What must not be issued.
+            instruments: What is counted.
+        """
+        self._issuer = issuer
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._credentials = credentials
+        self._keyring = keyring
+        self._authenticator = authenticator
+        self._revocations = revocations
+        self._instruments = instruments
+
+    async def issue(self, raw: RawRequest) -> TokenResponse:
+        """
+        Return the answer to a token request.
+
+        Raises:
+            OAuthError: With the first step that failed.
+        """
+        trail = _Trail({"client_address": raw.address})
+        try:
+            return await self._issue(raw, trail)
+        except OAuthError as error:
+            self._instruments.refused(error.code)
+            _audit.info("token_refused", error=error.code, status=error.status, **trail.known)
+            raise
+
+    async def _issue(self, raw: RawRequest, trail: _Trail) -> TokenResponse:
+        # 1. read
+        credential = read_client_credential(raw.authorization, raw.form)
+        request = parse_token_request(raw.form, query=raw.query)
+        trail.add(scope_requested=None if request.scope is None else format_scope(request.scope))
+        if credential is None:
+            raise invalid_client()
+        trail.add(method=credential.method)
+        # 2. and 3. the realm
+        credentials = self._realm(request, raw.host)
+        trail.add(realm=credentials.realm.name)
+        grants.check_grant_type(request.grant_type, realm=credentials.realm)
+        trail.add(grant_type=request.grant_type)
+        # 4. the client
+        _name_known(trail, "client_id", [each.client_id for each in credential.readings], credentials.clients)
+        client = await self._authenticator.client(credential, credentials=credentials, address=raw.address)
+        trail.add(client_id=client.client_id)
+        # 5. the grant, and the user
+        grants.check_client_grant(request.grant_type, client=client)
+        user = await self._user(request, client, credentials, raw.address, trail)
+        # 6. to 9.
+        grant = grants.decide(request, realm=credentials.realm, client=client, user=user, issuer=self._issuer)
+        minted = self._mint(grant)
+        self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
+        trail.add(
+            subject=grant.subject,
+            scope=format_scope(grant.scope),
+            audience=list(grant.audience),
+            jti=minted.jti,
+            kid=minted.kid,
+            expires_at=minted.expires_at,
+        )
+        _audit.info("token_issued", **trail.known)
+        return TokenResponse(
+            access_token=minted.token, expires_in=grant.lifetime, scope=grant.scope, realm=grant.realm.name
+        )
+
+    def _realm(self, request: TokenRequest, host: str | None) -> RealmCredentials:
+        registry = self._credentials.current()
+        if registry is None:
+            raise temporarily_unavailable("credentials are not loaded", retry_after=RETRY_NOT_LOADED)
+        return registry.realms[grants.choose_realm(request.realm, host=host, realms=registry.realms)]
+
+    async def _user(
+        self,
+        request: TokenRequest,
+        client: Client,
+        credentials: RealmCredentials,
+        address: str,
+        trail: _Trail,
+    ) -> User | None:
+        if request.grant_type != PASSWORD or request.username is None or request.password is None:
+            return None
+        _name_known(trail, "username", [request.username], credentials.users)
+        return await self._authenticator.user(
+            request.username, request.password, client=client, credentials=credentials, address=address
+        )
+
+    def _mint(self, grant: grants.Grant) -> Minted:
+        revocations = self._revocations.current()
+        if revocations is not None:
+            self._keyring.obey(revocations)
+        elif self._revocations.waiting:
+            raise temporarily_unavailable("revocations are not loaded", retry_after=1)
+        # 7. a key
+        key = self._keyring.signer(lifetime=grant.lifetime)
+        if key is None:
+            raise temporarily_unavailable("there is no key to sign with", retry_after=RETRY_NO_KEY)
+        now = self._clock.now()
+        jti = minting.new_jti(self._random_bytes(minting.JTI_BYTES))
+        claims = minting.build_claims(grant, issuer=self._issuer, now=now, jti=jti)
+        # 8. not revoked
+        if revocations is not None:
+            self._judge(claims, kid=key.times.kid, revocations=revocations, now=now)
+        # 9. sign
+        return minting.sign(claims, grant=grant, signer=key.private)
+
+    def _judge(self, claims: dict[str, Any], *, kid: str, revocations: RevocationList, now: float) -> None:
+        # A fresh random id cannot have been revoked; rules and keys can.
+        token = JudgedToken(
+            iss=self._issuer, jti=claims["jti"], kid=kid, iat=claims["iat"], claims=claims, signing_input=""
+        )
+        if revocations.hits(token, now=now) is not None:
+            self._instruments.withheld()
+            raise temporarily_unavailable(
+                "a revocation in force would hit this token", retry_after=RETRY_REVOKED
+            )
+
+
+def _name_known(trail: _Trail, member: str, names: Sequence[str], known: Collection[str]) -> None:
+    """Put the first of *names* that exists into the record: what does not exist may be a misplaced secret."""
+    trail.add(**{member: next((name for name in names if name in known), None)})

@@ -1,0 +1,193 @@
+"""
+The signing keys in force: read from the store in the background, chosen by the schedule, stopped by
+revocations.
+
+A kid that a revocation list named once is never used or published again by this process, whatever the store
+holds and whatever a later list says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tokenry.jose.jwks import KeySet
+from tokenry.revocation.entries import Kind
+from tokenry.revocation.judged import JudgedToken
+from tokenry_issuer.key_schedule import KeySchedule
+from tokenry_issuer.mirror import Mirror
+from tokenry_issuer.ports import StoreUnavailable
+from tokenry_issuer.realms import Refusal, RefusedObject
+from tokenry_issuer.signing_keys import (
+    KEYS_PREFIX,
+    KeyUse,
+    SigningKey,
+    open_key,
+    read_key_name,
+    read_stored_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from tokenry.clock import Clock
+    from tokenry.jose.sealing import EnvelopeKey
+    from tokenry.revocation.lists import RevocationList
+    from tokenry_issuer.key_schedule import KeyState, KeyTimes
+    from tokenry_issuer.ports import ObjectStore
+
+_log = structlog.get_logger("tokenry_issuer.keyring")
+_LATER_THAN_ANY_CUT = 2**53  # an `iat` that no cut-off is after, so that only the key itself can be hit
+
+
+@dataclass(frozen=True, slots=True)
+class JwkSet:
+    """
+    The JWK Set as published.
+
+    Attributes:
+        body: JSON.
+        etag: Strong ETag, quotes included.
+    """
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OtherUse:
+    """A key in the same folder that signs something else: none of this service's business."""
+
+    use: KeyUse
+
+
+class Keyring:
+    """The keys that sign access tokens."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        issuer: str,
+        envelope: EnvelopeKey,
+        clock: Clock,
+        announce: int,
+        on_refused: Callable[[Refusal], None],
+    ) -> None:
+        """
+        Hold no key yet.
+
+        Args:
+            store: Where the keys are kept.
+            issuer: The issuer identifier.
+            envelope: Opens the private halves.
+            clock: Decides which key is in which state.
+            announce: Seconds for which a key is published before it signs.
+            on_refused: Called once for each refused version of a key.
+        """
+        self._issuer = issuer
+        self._envelope = envelope
+        self._clock = clock
+        self._announce = announce
+        self._on_refused = on_refused
+        self._keys: dict[str, SigningKey] = {}
+        self._schedule = KeySchedule((), announce)
+        self._revoked: frozenset[str] = frozenset()
+        self._judged: tuple[RevocationList, frozenset[str]] | None = None
+        self._published: tuple[tuple[str, ...], JwkSet] | None = None
+        self._mirror: Mirror[str, SigningKey | _OtherUse] = Mirror(
+            store,
+            KEYS_PREFIX,
+            read_key=read_key_name,
+            read=self._read,
+            check=_check_removals,
+            on_refused=self._report,
+        )
+
+    async def refresh(self) -> None:
+        """
+        Bring the keys up to date.
+
+        Raises:
+            StoreUnavailable: The store could not be asked, or holds no key that works.
+            RefusedObject: No key that is in force would be left.
+            TimeoutError: It takes too long.
+        """
+        if await self._mirror.refresh():
+            keys = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, SigningKey)}
+            self._keys = keys
+            self._schedule = KeySchedule(tuple(key.times for key in keys.values()), self._announce)
+            self._published = None
+            _log.info("keys loaded", kids=sorted(keys))
+        if not self._keys:
+            raise StoreUnavailable("no_key")
+
+    @property
+    def loaded(self) -> bool:
+        """Tell whether there is any key."""
+        return bool(self._keys)
+
+    def obey(self, revocations: RevocationList) -> None:
+        """Stop using the keys that *revocations* names; cheap when nothing changed since the last call."""
+        kids = frozenset(self._keys)
+        if self._judged is not None and self._judged[0] is revocations and self._judged[1] == kids:
+            return
+        named = {kid for kid in kids - self._revoked if self._is_revoked(kid, revocations)}
+        self._judged = (revocations, kids)
+        if named:
+            _log.error("signing keys revoked", kids=sorted(named))
+            self._revoked |= named
+            self._published = None
+
+    def signer(self, *, lifetime: int) -> SigningKey | None:
+        """Return the key that signs a token that lives *lifetime* seconds, or None."""
+        times = self._usable().signing(self._clock.now(), lifetime=lifetime)
+        return None if times is None else self._keys[times.kid]
+
+    def jwk_set(self) -> JwkSet | None:
+        """Return the JWK Set, or None when no key is published: an empty set means nothing good."""
+        kids = tuple(key.kid for key in self._usable().published(self._clock.now()))
+        if not kids:
+            return None
+        if self._published is None or self._published[0] != kids:
+            body = KeySet.of(self._issuer, [self._keys[kid].public for kid in kids]).to_jwks()
+            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            self._published = (kids, JwkSet(body, etag))
+        return self._published[1]
+
+    def states(self, *, lifetime: int) -> dict[str, tuple[KeyState, KeyTimes]]:
+        """Return every key that is not revoked with its state, for metrics and the verbose readiness."""
+        schedule, now = self._usable(), self._clock.now()
+        return {key.kid: (schedule.state(key, now, lifetime=lifetime), key) for key in schedule.keys}
+
+    def faults(self, *, lifetime: int) -> tuple[str, ...]:
+        """Return what is wrong with the schedule of the keys."""
+        return self._usable().faults(self._clock.now(), lifetime=lifetime)
+
+    def _usable(self) -> KeySchedule:
+        return self._schedule.without(self._revoked) if self._revoked else self._schedule
+
+    def _is_revoked(self, kid: str, revocations: RevocationList) -> bool:
+        token = JudgedToken(
+            iss=self._issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input=""
+        )
+        hit = revocations.hits(token, now=self._clock.now())
+        return hit is not None and hit.kind is Kind.KEY
+
+    def _read(self, kid: str, body: bytes) -> SigningKey | _OtherUse:
+        stored = read_stored_key(body, kid=kid)
+        if stored.use is not KeyUse.TOKEN:
+            return _OtherUse(use=stored.use)
+        return open_key(stored, envelope=self._envelope)
+
+    def _report(self, path: str, refused: RefusedObject) -> None:
+        _log.error("key refused", key=path, cause=str(refused.cause), detail=str(refused))
+        self._on_refused(refused.cause)
+
+
+def _check_removals(before: Collection[str], after: Collection[str]) -> None:
+    if before and not set(before) & set(after):
+        raise RefusedObject(Refusal.MASS_REMOVAL, "no key that is in force would be left")

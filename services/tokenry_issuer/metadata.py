@@ -1,0 +1,80 @@
+"""
+The issuer's metadata (RFC 8414, OpenID Connect Discovery): what is there, and nothing that is not. Pure.
+
+Every URL comes from configuration; nothing of a request enters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tokenry_issuer.minting import CLAIMS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
+JWKS_PATH = "/.well-known/jwks.json"
+RFC8414_PATH = "/.well-known/oauth-authorization-server"
+OPENID_PATH = "/.well-known/openid-configuration"
+
+CLIENT_METHODS = ("client_secret_basic", "client_secret_post")
+# RFC 8414 section 2 allows the names of token types besides: token info and revocation take a bearer too.
+RESOURCE_METHODS = (*CLIENT_METHODS, "Bearer")
+
+
+def build_metadata(
+    *,
+    issuer: str,
+    tokeninfo_url: str | None,
+    revocation_url: str | None,
+    grant_types: Iterable[str],
+    scopes: Iterable[str] = (),
+) -> dict[str, Any]:
+    """
+    Return the members of the document at `RFC8414_PATH`.
+
+    Args:
+        issuer: The issuer identifier.
+        tokeninfo_url: Base URL of token info, if there is one.
+        revocation_url: Base URL of the revocation service, if there is one.
+        grant_types: Grants that some realm allows.
+        scopes: Scopes to advertise; none: the member is left out.
+    """
+    base = issuer.rstrip("/")
+    members: dict[str, Any] = {
+        "issuer": issuer,
+        "token_endpoint": base + TOKEN_PATH,
+        "jwks_uri": base + JWKS_PATH,
+        "grant_types_supported": sorted(grant_types),
+        "response_types_supported": ["none"],
+        "token_endpoint_auth_methods_supported": list(CLIENT_METHODS),
+        "claims_supported": list(CLAIMS),
+    }
+    if tokeninfo_url is not None:
+        members["introspection_endpoint"] = tokeninfo_url.rstrip("/") + "/oauth2/introspect"
+        members["introspection_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)
+    if revocation_url is not None:
+        root = revocation_url.rstrip("/").removesuffix("/revocations")
+        members["revocation_endpoint"] = root + "/oauth2/revoke"
+        members["revocation_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)
+        members["revocation_list_uri"] = root + "/revocations"
+    if advertised := sorted(scopes):
+        members["scopes_supported"] = advertised
+    return members
+
+
+def build_openid_configuration(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return *metadata* with what OpenID Connect Discovery 1.0 section 3 requires besides."""
+    return {
+        **metadata,
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }
+
+
+def metadata_paths(issuer: str) -> tuple[str, str]:
+    """Return the paths of both documents: RFC 8414 section 3.1 inserts, OpenID appends."""
+    path = urlsplit(issuer).path.rstrip("/")
+    return RFC8414_PATH + path, path + OPENID_PATH

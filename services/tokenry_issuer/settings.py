@@ -1,0 +1,143 @@
+"""The issuer's settings. Rules between them are checked at start, all at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
+
+from tokenry.serving.addresses import is_loopback_host
+from tokenry.serving.settings import Duration, Env, HttpUrl, Names, ServiceSettings
+from tokenry_issuer.key_schedule import announce_time
+
+LONGEST_REFRESH = 60.0  # seconds: within which a deleted client is gone
+LONGEST_LIFETIME = 24 * 3600.0  # seconds: longer tokens are what refresh tokens and rotation exist to avoid
+
+
+class Settings(ServiceSettings):
+    """Settings of the issuer."""
+
+    own_prefixes: ClassVar[tuple[str, ...]] = ("TOKENRY_CREDENTIALS_", "TOKENRY_JWKS_", "TOKENRY_S3_")
+
+    issuer: Annotated[HttpUrl, Env("TOKENRY_ISSUER")] = Field(
+        description="The issuer identifier: the https URL in every token and in the metadata, byte for byte."
+    )
+    credentials_url: Annotated[str, Env("TOKENRY_CREDENTIALS_URL")] = Field(
+        description="Where credentials and keys are kept: s3://bucket/prefix/ or file:///folder/."
+    )
+    envelope_key_file: Annotated[Path, Env("TOKENRY_ENVELOPE_KEY_FILE")] = Field(
+        description="File (mode 0600) with the envelope key that seals the signing keys."
+    )
+    revocation_url: Annotated[HttpUrl | None, Env("TOKENRY_REVOCATION_URL")] = Field(
+        None,
+        description="Base URL of the revocation service; its list decides what must not be issued. "
+        "Default: none, and nothing in force is looked at.",
+    )
+    tokeninfo_url: Annotated[HttpUrl | None, Env("TOKENRY_TOKENINFO_URL")] = Field(
+        None, description="Base URL of token info, for the metadata. Default: not offered there."
+    )
+    scopes_supported: Names = Field((), description="Scopes to advertise in the metadata. Default: none.")
+    max_token_lifetime: Duration = Field(
+        3600.0,
+        ge=10,
+        le=LONGEST_LIFETIME,
+        description="Seconds that any token may live at most; realms and clients above it are refused. "
+        "Larger: revocations are kept longer, by everybody. The same in all services.",
+    )
+    credentials_refresh_interval: Duration = Field(
+        30.0,
+        ge=1,
+        le=LONGEST_REFRESH,
+        description="Seconds between two refreshes of credentials and keys. Larger: a deleted client works "
+        "longer; smaller: more listing.",
+    )
+    credentials_hard_age: Duration = Field(
+        24 * 3600.0,
+        ge=60,
+        description="Seconds without a complete refresh after which nothing is issued any more. Larger: a "
+        "deletion during an outage takes effect later; smaller: a shorter outage stops the issuer.",
+    )
+    credentials_removal_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Part of all objects that one refresh may remove (ten are always allowed); above it the "
+        "refresh is refused with an alarm. 1 allows anything but an empty listing: for a planned clear-out.",
+    )
+    jwks_max_age: Duration = Field(
+        300.0,
+        ge=10,
+        le=300,
+        description="Seconds that the JWK Set may be cached, less a jitter. Larger: fewer requests, and "
+        "keys are announced for longer before they sign.",
+    )
+    state_folder: Path | None = Field(
+        None,
+        description="Folder that keeps the revocation list over a restart. Default: none; the issuer "
+        "waits up to 10 s for its first list anyway.",
+    )
+    secret_check_threads: int = Field(
+        2, ge=1, le=64, description="Slow hashes checked at once; more than processors makes each slower."
+    )
+    secret_check_queue: int = Field(
+        64, ge=1, le=10_000, description="Checks that may wait for a thread; beyond them the answer is 503."
+    )
+    secret_check_memory: Duration = Field(
+        300.0,
+        le=3600,
+        description="Seconds for which a secret that matched a slow hash is not checked again; 0: never "
+        "remembered.",
+    )
+    failures_per_client: int = Field(
+        10, ge=1, description="Failed attempts for one client or user from one address before 429."
+    )
+    failures_per_address: int = Field(
+        100, ge=1, description="Failed attempts from one address, for whatever client, before 429."
+    )
+    s3_endpoint_url: HttpUrl | None = Field(
+        None, description="Another S3 server than that of AWS. Default: what boto3 finds."
+    )
+    s3_region: str | None = Field(None, description="Region of the bucket. Default: what boto3 finds.")
+
+    @property
+    def announce(self) -> int:
+        """Seconds for which a key is published before it signs."""
+        return announce_time(jwks_max_age=int(self.jwks_max_age))
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield a sentence for each rule between settings that is broken."""
+        yield from super().contradictions()
+        yield from _credentials_faults(self.credentials_url)
+        if urlsplit(self.issuer).scheme == "http" and not is_loopback_host(
+            urlsplit(self.issuer).hostname or ""
+        ):
+            yield "TOKENRY_ISSUER: an issuer identifier is an https URL (RFC 8414 section 2)"
+        if self.credentials_hard_age < 4 * self.credentials_refresh_interval:
+            yield (
+                "TOKENRY_CREDENTIALS_HARD_AGE: shorter than four refreshes, so that one slow refresh would "
+                "stop the issuer; raise it, or lower TOKENRY_CREDENTIALS_REFRESH_INTERVAL"
+            )
+        if self.max_token_lifetime != int(self.max_token_lifetime):
+            yield "TOKENRY_MAX_TOKEN_LIFETIME: write whole seconds"
+
+
+def _credentials_faults(text: str) -> Iterator[str]:
+    url = urlsplit(text)
+    if url.scheme == "s3" and url.netloc and not url.query and not url.fragment:
+        return
+    if url.scheme == "file" and url.netloc in {"", "localhost"} and url.path.startswith("/"):
+        return
+    yield "TOKENRY_CREDENTIALS_URL: write s3://bucket/prefix/ or file:///folder/"
+
+
+def folder_of(credentials_url: str) -> Path:
+    """Return the folder that a `file:` URL names."""
+    return Path(unquote(urlsplit(credentials_url).path))
+
+
+def bucket_of(credentials_url: str) -> tuple[str, str]:
+    """Return bucket and prefix (empty, or ending in a slash) that an `s3:` URL names."""
+    url = urlsplit(credentials_url)
+    prefix = url.path.strip("/")
+    return url.netloc, prefix + "/" if prefix else ""
