@@ -192,7 +192,7 @@ class Handlers:
     # --- gateways -----------------------------------------------------------------------------------------
 
     async def auth_by_query(self, request: web.Request) -> web.Response:
-        """Answer `/auth`: the policy is in the query; a `Tokenry-Require` header is the caller's, and void."""
+        """Answer `/auth`: the query holds the policy; a `Tokenry-Require` header is the caller's, void."""
         self._stamp(request)
         try:
             policy = policy_from_query(request.rel_url.raw_query_string)

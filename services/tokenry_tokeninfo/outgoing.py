@@ -1,4 +1,4 @@
-"""`Outgoing` over aiohttp: bounded in time, bytes and connections; never through a proxy of the environment."""
+"""`Outgoing` over aiohttp: bounded in time, bytes and connections; no proxy of the environment."""
 
 from __future__ import annotations
 

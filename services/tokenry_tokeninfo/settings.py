@@ -35,7 +35,7 @@ def _check_trusted(text: str) -> str:
 
 
 class TrustedIssuerSetting(BaseModel):
-    """One further issuer: what is trusted of it, and where its keys are (without `jwks_uri`: by discovery)."""
+    """One further issuer: what is trusted of it, and where its keys are (default: by discovery)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -110,7 +110,7 @@ class Settings(ServiceSettings):
         30.0,
         ge=30,
         le=300,
-        description="Seconds between two reads of the keys, 30 to 300. Larger: removed keys are refused later.",
+        description="Seconds between two reads of the keys, 30 to 300. Larger: removed keys die later.",
     )
     revocation_url: Annotated[HttpUrl | None, Env("TOKENRY_REVOCATION_URL", "REVOCATION_PROVIDER_URL")] = (
         Field(
@@ -153,8 +153,8 @@ class Settings(ServiceSettings):
     max_token_lifetime: Duration = Field(
         3600.0,
         gt=0,
-        description="Seconds that a token of the issuer may live at most; longer ones are refused. It must be "
-        "the platform's: revocations are kept as long.",
+        description="Seconds that a token of the issuer may live at most; longer ones are refused. It "
+        "must be the platform's: revocations are kept as long.",
     )
     accept_untyped: bool = Field(
         False,
@@ -167,7 +167,7 @@ class Settings(ServiceSettings):
     )
     token_url: HttpUrl | None = Field(
         None,
-        description="The issuer's token endpoint, for callers of introspection with client credentials; "
+        description="The issuer's token endpoint, for introspection by callers with client credentials; "
         "default: issuer + /oauth2/token.",
     )
     introspection_realm: str | None = Field(

@@ -25,6 +25,7 @@ Texts of faults never repeat a value.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -36,6 +37,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -264,6 +266,7 @@ class ServiceSettings(BaseModel):
             settings = cls(**values)
         except ValidationError as error:
             faults.extend(_explain(cls, error))
+            faults.extend(_contradictions_of_the_rest(cls, values, error))
         if faults:
             raise ConfigurationError(dict.fromkeys(faults))
         return settings
@@ -442,6 +445,35 @@ def _misspelt(cls: type[ServiceSettings], environ: Mapping[str, str]) -> Iterato
 
 def _full_name(name: str, known: Iterable[str]) -> str:
     return PREFIX + name if PREFIX + name in known else name
+
+
+def _contradictions_of_the_rest(
+    cls: type[ServiceSettings], values: Mapping[str, Any], error: ValidationError
+) -> Iterator[str]:
+    """
+    Yield the broken rules between the settings that are good by themselves.
+
+    The model checks its rules only once every field is good; whoever repairs settings wants to hear of both
+    at once. A rule about a setting that is faulty anyway is left out.
+    """
+    bad = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+    if not bad:
+        return  # the rules were checked: they are the faults
+    good: dict[str, Any] = {
+        name: _validated(field, values[name])
+        for name, field in cls.model_fields.items()
+        if name in values and name not in bad
+    }
+    bad_names = {env for name in bad for env in names_of(name, cls.model_fields[name])}
+    with suppress(AttributeError):  # a rule about a required setting that is missing
+        for fault in cls.model_construct(**good).contradictions():
+            if not any(env in fault for env in bad_names):
+                yield fault
+
+
+def _validated(field: FieldInfo, value: object) -> object:
+    annotated: Any = Annotated[(field.annotation, *field.metadata)]
+    return TypeAdapter(annotated, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
 
 
 def _explain(cls: type[ServiceSettings], error: ValidationError) -> Iterator[str]:
