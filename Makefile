@@ -43,7 +43,10 @@ $(VENV)/.python: Makefile deploy/make-venv
 $(VENV)/.installed: $(VENV)/.python requirements/uv.txt requirements/dev.txt pyproject.toml
 	@echo "setup: installing the locked requirements into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/uv.txt
-	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt
+	@# uv trusts authorities of its own; where the network has one that only the system knows, ask the system.
+	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt \
+	  || { echo "setup: once more, with the certificate authorities of the system" >&2; \
+	       $(UV) pip sync --quiet --system-certs --python $(PY) --require-hashes requirements/dev.txt; }
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import ssl
 import tempfile
 import time
 import tomllib
@@ -25,6 +26,9 @@ from jgo.maven import MavenContext
 # Four at a time: the repository's answers, not our line, are the bound, and it asks not to be hammered.
 _CONCURRENT_FETCHES = 4
 _ATTEMPTS = 3
+
+# Where Debian's and Red Hat's families keep theirs; a Python built elsewhere does not know.
+_SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 
 class JarsUnavailable(Exception):
@@ -87,7 +91,8 @@ def fetch(jars: Sequence[Jar], directory: Path, *, say: Callable[[str], None]) -
         missing = [jar for jar in jars if not _is_locked_file(directory / jar.file_name, jar)]
         if missing:
             say(f"fetching {len(missing)} of {len(jars)} jars to {directory}")
-            _fetch_missing(missing, directory)
+            with _system_authorities():
+                _fetch_missing(missing, directory)
     return [directory / jar.file_name for jar in jars]
 
 
@@ -104,6 +109,26 @@ def _fetch_missing(missing: Sequence[Jar], directory: Path) -> None:
 
         with ThreadPoolExecutor(_CONCURRENT_FETCHES) as pool:
             list(pool.map(fetch_one, missing))
+
+
+@contextlib.contextmanager
+def _system_authorities() -> Iterator[None]:
+    """
+    Let requests, which brings certificate authorities of its own, ask the system's where it has any.
+
+    A network may have an authority that only the system knows. What arrives is checked by its hash anyway.
+    """
+    variable = "REQUESTS_CA_BUNDLE"
+    paths = ssl.get_default_verify_paths()
+    bundle = paths.cafile or next((name for name in _SYSTEM_BUNDLES if Path(name).is_file()), None)
+    if variable in os.environ or bundle is None:
+        yield
+        return
+    os.environ[variable] = bundle
+    try:
+        yield
+    finally:
+        del os.environ[variable]
 
 
 def _context(repo_cache: Path) -> MavenContext:
