@@ -121,7 +121,7 @@ class RevocationStore(Protocol):
         """
         Return how far below a batch's position later news may still lie, in units of a position.
 
-        `read` reaches back by itself; a caller that serves cursors of its own from memory subtracts it from them.
+        `read` reaches back by itself; a caller that serves cursors of its own from memory subtracts it.
         """
         ...
 
@@ -131,7 +131,7 @@ class RevocationStore(Protocol):
         Return for how many seconds from its append an ordinary record may be in force.
 
         One that ends later is kept as well, but apart, and is read again each time: that has to stay the
-        exception, so this is at least the longest life of a token plus the skew. None: it makes no difference.
+        exception, so this is at least the longest life of a token plus the skew. None: no difference.
         """
         ...
 
@@ -179,8 +179,8 @@ class RevocationStore(Protocol):
         For what may be lost without harm to security: answers to repeated posts, progress of jobs.
 
         Raises:
-            ValueError: The value is larger than `MAX_VALUE_BYTES`, or lives for less than a second or more than
-                `MAX_TTL_SECONDS`.
+            ValueError: The value has more than `MAX_VALUE_BYTES`, or lives for less than a second or for more
+                than `MAX_TTL_SECONDS`.
         """
         ...
 

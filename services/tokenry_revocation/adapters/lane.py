@@ -1,8 +1,8 @@
 """
 One thread that does blocking work for an event loop, in bundles.
 
-What waits in the queue while one bundle is worked on forms the next: the busier it is, the larger the bundles,
-and the fewer the costs that are paid once a bundle (a transaction, a flush to disk).
+What waits in the queue while one bundle is worked on forms the next: the busier it is, the larger the
+bundles, and the fewer the costs that are paid once a bundle (a transaction, a flush to disk).
 """
 
 from __future__ import annotations

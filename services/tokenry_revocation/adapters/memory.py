@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tokenry_revocation.ports import (
-    Batch,
-    StoredRecord,
-    StoreUnavailable,
-    check_lifetime,
-    check_remembered,
-)
+from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable, check_lifetime, check_remembered
 
 if TYPE_CHECKING:
     from tokenry.clock import Clock

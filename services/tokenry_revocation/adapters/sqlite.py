@@ -3,9 +3,9 @@
 
 * *Durable*: write-ahead log with `synchronous=FULL`: an append returns after its commit has been flushed to
   disk. Appends that arrive meanwhile share the next commit.
-* *Complete*: a position is the row number that SQLite assigns inside the write transaction. There is one writer
-  at a time over all processes of the file, so positions become visible in ascending order, and nothing appears
-  below a position that somebody has read: the overlap is zero.
+* *Complete*: a position is the row number that SQLite assigns inside the write transaction. There is one
+  writer at a time over all processes of the file, so positions become visible in ascending order, and nothing
+  appears below a position that somebody has read: the overlap is zero.
 * Several processes on one machine may share the file. Several machines may not: SQLite's locks and its shared
   memory do not work over a network file system.
 """
@@ -19,13 +19,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from tokenry_revocation.adapters.lane import Lane, LaneFull
-from tokenry_revocation.ports import (
-    Batch,
-    StoredRecord,
-    StoreUnavailable,
-    check_lifetime,
-    check_remembered,
-)
+from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable, check_lifetime, check_remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,11 +107,11 @@ def _create_tables(connection: sqlite3.Connection, *, epoch: int) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     # mode=rw: never make a file by the way. Autocommit: transactions begin where the code says so.
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -173,18 +167,19 @@ class SqliteStore:
         self._reads = Lane(self._read_bundle, name="revocation-reader", capacity=WAITING_READS, bundle=1)
 
     @classmethod
-    async def open(cls, path: Path, *, clock: Clock) -> SqliteStore:
+    async def open(cls, path: Path, *, clock: Clock, busy_seconds: float = BUSY_SECONDS) -> SqliteStore:
         """
         Open the store that `create_schema` made.
 
         Args:
             path: Its file.
             clock: For what expires; never for what is ordered.
+            busy_seconds: How long to wait for another process's transaction.
 
         Raises:
             StoreUnavailable: There is none, or one of another version; the text says what to run.
         """
-        writer, reader, epoch = await asyncio.to_thread(_open_both, path)
+        writer, reader, epoch = await asyncio.to_thread(_open_both, path, busy_seconds)
         return cls(path, writer=writer, reader=reader, epoch=epoch, clock=clock)
 
     @property
@@ -252,7 +247,7 @@ class SqliteStore:
             lane.close()
             connection.close()
 
-    # --- on the event loop --------------------------------------------------------------------------------------
+    # --- on the event loop ----------------------------------------------------------------------------------
 
     async def _remember(self, group: str, name: str, value: bytes, *, ttl_seconds: int) -> None:
         check_remembered(value, ttl_seconds=ttl_seconds)
@@ -266,7 +261,7 @@ class SqliteStore:
     async def _read(self, operation: str, job: Callable[[], T]) -> T:
         return cast("T", await _outcome(self._reads, operation, job))
 
-    # --- in the lanes' threads ----------------------------------------------------------------------------------
+    # --- in the lanes' threads ------------------------------------------------------------------------------
 
     def _write_bundle(self, jobs: Sequence[Callable[[], object]]) -> Sequence[object]:
         """Do all of *jobs* in one transaction: all are durable, or none is acknowledged."""
@@ -311,14 +306,14 @@ class SqliteStore:
             self._purge_at = self._clock.monotonic() + PURGE_INTERVAL_SECONDS
 
 
-def _open_both(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection, int]:
+def _open_both(path: Path, busy_seconds: float) -> tuple[sqlite3.Connection, sqlite3.Connection, int]:
     if not path.is_file():
         raise StoreUnavailable(f"there is no revocation store at {path}: run `{CREATE_COMMAND}`")
     with contextlib.ExitStack() as cleanup:
         try:
-            writer = cleanup.enter_context(contextlib.closing(_connect(path)))
+            writer = cleanup.enter_context(contextlib.closing(_connect(path, busy_seconds)))
             epoch = _check_schema(writer, path)
-            reader = cleanup.enter_context(contextlib.closing(_connect(path)))
+            reader = cleanup.enter_context(contextlib.closing(_connect(path, busy_seconds)))
             reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
