@@ -14,6 +14,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final
 
+from tokenry.errors import ConfigurationError
 from tokenry.revocation.entries import FINGERPRINT_BYTES, Kind
 
 if TYPE_CHECKING:
@@ -92,7 +93,12 @@ def derive_list_salt(hashing_salt: Secret) -> tuple[str, bytes]:
     Every replica derives the same one from the configured *hashing_salt*, and publishing it does not reveal
     that one: it is a one-way function of it. (Whoever guesses the hashing salt can confirm the guess, so it
     has to be random.)
+
+    Raises:
+        ConfigurationError: *hashing_salt* is empty.
     """
+    if not hashing_salt:
+        raise ConfigurationError(["the hashing salt is empty: give a random one, the same to every replica"])
     key = hashing_salt.reveal().encode("utf-8", "surrogatepass")
     salt = hmac.digest(key, _LIST_SALT_PURPOSE, "sha256")
     identity = hashlib.sha256(salt).digest()[:9]

@@ -59,10 +59,11 @@ class JudgedToken:
         """Return the fingerprints that name this very token: by signing input, by id, by its root's id."""
         found = self._identities.get(salt)
         if found is None:
-            ids = {self.jti, self.claims.get("root_jti")}
+            root = self.claims.get("root_jti")
+            ids = [jti for jti in (self.jti, root) if type(jti) is str]  # signed, and yet of any JSON type
             found = (
                 token_fingerprint(self.signing_input, salt=salt),
-                *(jti_fingerprint(self.iss, jti, salt=salt) for jti in ids if type(jti) is str),
+                *[jti_fingerprint(self.iss, jti, salt=salt) for jti in ids],
             )
             self._identities[salt] = found
         return found

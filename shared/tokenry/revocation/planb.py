@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SEPARATOR: Final = "|"
 HASH_ALGORITHM: Final = "SHA-256"
+NOT_STRINGS: Final = frozenset({"aud", "scope", "exp", "iat", "nbf", "root_iat", "cnf", "act"})
 LEAST_TIME_DELTA: Final = 2_678_400  # seconds: 31 days, what a Plan B validator asks for when it starts
 
 
@@ -68,9 +69,8 @@ class PlanBRow:
         """Refuse what a Plan B validator would drop or crash on."""
         check_time(self.issued_before, "issued_before")
         check_time(self.revoked_at, "revoked_at")
-        if (self.type is PlanBType.GLOBAL) is bool(self.hash) or (self.type is PlanBType.CLAIM) is not bool(
-            self.names
-        ):
+        hashed, named = self.type is not PlanBType.GLOBAL, self.type is PlanBType.CLAIM
+        if bool(self.hash) is not hashed or bool(self.names) is not named:
             raise ProtocolError("a row has a hash unless it is GLOBAL, and names exactly when it is CLAIM")
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,8 +166,11 @@ def claims_rows(
         One row; two where `client_id` is among the names: Plan B's own tokens carry only `azp`.
 
     Raises:
-        ProtocolError: A value is empty or contains the separator, so that the rule would be ambiguous.
+        ProtocolError: A value is empty or contains the separator, so that the rule would be ambiguous; or a
+            name is one of a claim that is no string, which would end every Plan B validator.
     """
+    if not NOT_STRINGS.isdisjoint(claims):
+        raise ProtocolError("a Plan B validator ends when it meets a rule on a claim that is no string")
     if not claims or any(not value or SEPARATOR in value for value in claims.values()):
         raise ProtocolError("a claim's value in Plan B's list is neither empty nor contains |")
     spellings = [claims]
