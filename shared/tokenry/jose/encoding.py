@@ -69,7 +69,7 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
         _check_depth(data, max_depth)
     try:
         value = _decode(data.decode("utf-8"))
-        if b"\\ud" in data or b"\\uD" in data:
+        if b"\\u" in data:
             dump_json(value)  # a surrogate that is not one of a pair cannot be encoded
     except (ValueError, RecursionError):
         # Without the cause: a decoding error carries the whole document, which may be confidential, into the

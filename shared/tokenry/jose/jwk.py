@@ -154,6 +154,11 @@ class PublicKey:
     algorithm: Algorithm
     members: tuple[tuple[str, str], ...] = field(repr=False)
     _key: Any = field(repr=False, compare=False)
+    _curve: _Ecdsa | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Look the curve up once, not at every verification."""
+        object.__setattr__(self, "_curve", ECDSA.get(self.algorithm))
 
     @classmethod
     def from_jwk(
@@ -192,10 +197,10 @@ class PublicKey:
             BadSignature: It was not.
         """
         try:
-            if self.algorithm is Algorithm.RS256:
+            curve = self._curve
+            if curve is None:
                 self._key.verify(signature, signing_input, _RSA_PADDING, _SHA256)
             else:
-                curve = ECDSA[self.algorithm]
                 self._key.verify(curve.der(signature, low_s=low_s), signing_input, curve.scheme)
         except InvalidSignature:
             raise BadSignature("the signature does not verify") from None

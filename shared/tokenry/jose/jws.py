@@ -105,17 +105,27 @@ def parse_header(segment: bytes) -> dict[str, Any]:
     Return the protected header (RFC 7515 section 4).
 
     Raises:
-        MalformedJws: It is not canonical base64url of a strict JSON object, or it has `crit`: every extension
-            named there must be understood (section 4.1.11), and we understand none.
+        MalformedJws: It is not canonical base64url of a strict JSON object; a registered member does not have
+            its type (section 4.1); or it demands an extension, of which we know none: it has `crit` (section
+            4.1.11), or `b64`, which would have the payload read in another way (RFC 7797 section 6).
     """
     data = decode(segment)
     try:
         header = parse_json_object(data)
     except ProtocolError:
         raise MalformedJws(Reason.MALFORMED_HEADER) from None
-    if "crit" in header:
+    if "crit" in header or "b64" in header:
         raise MalformedJws(Reason.UNSUPPORTED_CRITICAL)
+    if not all(type(value) is _MEMBER_TYPES.get(name, type(value)) for name, value in header.items()):
+        raise MalformedJws(Reason.MALFORMED_HEADER)
     return header
+
+
+_MEMBER_TYPES = {
+    **dict.fromkeys(("alg", "cty", "jku", "kid", "typ", "x5t", "x5t#S256", "x5u"), str),
+    "jwk": dict,
+    "x5c": list,
+}
 
 
 def sign(header: Mapping[str, Any], payload: bytes, signer: Signer) -> str:

@@ -13,9 +13,9 @@ class Snapshot(Generic[T_co]):
     """
     *value* as its server knew it at `as_of`.
 
-    Two ages are kept, and the larger one counts: what the server measured on its own clock plus what has passed
-    here since the request began (no comparison of clocks), and the difference of the wall clocks less the bound
-    on their skew (which a stopped server cannot hide).
+    Two ages are kept, and the larger one counts: what the server measured on its own clock plus what has
+    passed here since the request began (no comparison of clocks), and the difference of the wall clocks less
+    the bound on their skew (which a stopped server cannot hide).
 
     Attributes:
         value: The immutable value.

@@ -104,6 +104,12 @@ def test_the_example_of_the_rfc_verifies_where_any_s_is_accepted():
         (compact(b'{"alg":"none","alg":"ES256"}'), Reason.MALFORMED_HEADER),
         (compact(b"\xef\xbb\xbf{}"), Reason.MALFORMED_HEADER),
         (compact('{"alg":"ES256"}'.encode("utf-16")), Reason.MALFORMED_HEADER),
+        (compact({"alg": ["ES256"]}), Reason.MALFORMED_HEADER),
+        (compact({"alg": None}), Reason.MALFORMED_HEADER),
+        (compact({"cty": 5}), Reason.MALFORMED_HEADER),
+        (compact({"jwk": "x"}), Reason.MALFORMED_HEADER),
+        (compact({"x5c": "x"}), Reason.MALFORMED_HEADER),
+        (compact({"b64": False}), Reason.UNSUPPORTED_CRITICAL),
         (compact({"crit": ["exp"]}), Reason.UNSUPPORTED_CRITICAL),
         (compact({"crit": ["x"], "x": 1}), Reason.UNSUPPORTED_CRITICAL),
         (compact({"crit": []}), Reason.UNSUPPORTED_CRITICAL),
@@ -147,7 +153,7 @@ def test_the_twin_verifies_where_any_s_is_accepted_and_only_there():
 
 
 def test_a_token_with_another_kind_of_signature_has_no_twin():
-    for header in ({"alg": "RS256"}, {"alg": "none"}, {"alg": ["ES256"]}, {"alg": None}, {}):
+    for header in ({"alg": "RS256"}, {"alg": "none"}, {}):
         assert jws.twin(compact(header)) == compact(header)
     assert jws.twin(compact({"alg": "ES384"}, signature=b"\1" * 96)) != compact(
         {"alg": "ES384"}, signature=b"\1" * 96

@@ -1,0 +1,275 @@
+"""
+From a compact token to what it says: the steps of RFC 9068 section 4 and RFC 8725 section 3, in a fixed
+order.
+
+1. shape: size, three segments, canonical base64url
+2. header: strict JSON, no critical extension, algorithm and type
+3. key: the issuer is trusted, and the key is that issuer's
+4. signature
+5. claims: strict JSON, every type
+6. times
+7. audience, and that no proof of possession is demanded that is not checked here
+8. revocation
+9. scope
+
+Each finding has its code (`tokenry.errors.Reason`). Steps 1 to 5 say the same of a token for ever, so that
+they are remembered for tokens that come again; 6 to 9 are done at each use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tokenry.errors import (
+    InsufficientScope,
+    InvalidToken,
+    ProtocolError,
+    Reason,
+    UnknownKey,
+    Unready,
+    ValidatorNotReady,
+)
+from tokenry.jose.encoding import parse_json_object
+from tokenry.jose.jwk import MAX_KID_LENGTH, Algorithm, BadSignature
+from tokenry.jose.jws import MalformedJws, decode, parse_header, segments
+from tokenry.revocation.judged import JudgedToken
+from tokenry.scope import NO_SCOPE, Scope
+from tokenry.validation.claim_set import read_claim_set
+from tokenry.validation.memory import VerifiedToken, VerifiedTokens
+
+if TYPE_CHECKING:
+    from tokenry.claims import TokenInfo
+    from tokenry.jose.jwk import PublicKey
+    from tokenry.jose.jwks import KeySet
+    from tokenry.revocation.lists import RevocationList
+    from tokenry.revocation.rules import Hit
+    from tokenry.validation.policy import TrustedIssuer, ValidationPolicy
+
+REMEMBERED: Final = 20_000
+"""Tokens in use at one service at one time, at 2 to 3 kB each."""
+
+MAX_HEADERS: Final = 256
+"""Headers of accepted tokens that are kept parsed: one a key and spelling."""
+
+_TYPED: Final = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 2.1
+
+
+class RevokedToken(InvalidToken):
+    """
+    The token is good but for its revocation.
+
+    Attributes:
+        hit: What revoked it.
+        info: What it says; it must not be acted upon.
+    """
+
+    def __init__(self, hit: Hit, info: TokenInfo) -> None:
+        """Refuse because of *hit*."""
+        self.hit = hit
+        self.info = info
+        super().__init__(Reason.REVOKED)
+
+
+class _Header(NamedTuple):
+    """What of a header decides; a function of its text alone."""
+
+    kid: str
+    algorithm: Algorithm
+    is_typed: bool
+
+
+class Validator:
+    """
+    Judges access tokens by one policy. It never waits and reads no clock: keys, list and time are arguments.
+
+    One validator may be used by several threads. It counts, logs and sends nothing.
+    """
+
+    def __init__(self, policy: ValidationPolicy, *, remembered: int = REMEMBERED) -> None:
+        """Validate by *policy*; remember the verification of at most *remembered* tokens (0: of none)."""
+        self.policy = policy
+        self._issuers = {trusted.issuer: trusted for trusted in policy.issuers}
+        self._audiences = policy.audiences
+        self._verified = VerifiedTokens(remembered)
+        self._headers: dict[bytes, _Header] = {}
+        self._list: tuple[RevocationList | None, object] = (None, object())
+
+    def validate(
+        self,
+        token: str,
+        *,
+        now: float,
+        keys: KeySet | None,
+        revocations: RevocationList | None,
+        list_age: float,
+        scope: Scope = NO_SCOPE,
+        audience: str | None = None,
+    ) -> TokenInfo:
+        """
+        Return what *token* says if it may be acted upon at *now*.
+
+        Args:
+            token: Compact JWS as received.
+            now: Unix seconds.
+            keys: The trusted issuers' keys; None before the first were loaded.
+            revocations: The revocation list; None before the first was loaded.
+            list_age: Seconds since *revocations* was complete.
+            scope: Scopes that the token must have, all of them.
+            audience: A name that `aud` must contain as well.
+
+        Raises:
+            InvalidToken: With the first step that failed.
+            UnknownKey: The key is not in the issuer's key set; it may have been published since.
+            InsufficientScope: The token is good and lacks scopes.
+            ValidatorNotReady: No keys of the issuer, no list, or one that is too old. What can be refused
+                without them is refused.
+        """
+        verified = self._verified.get(token)
+        if verified is not None and not verified.is_verified_by(keys):
+            self._verified.forget(token)
+            verified = None
+        is_new = verified is None
+        if verified is None:
+            verified = self._verify(token, keys)
+        info = verified.info
+        self._check_times(verified, now)  # step 6
+        self._check_audience(info, audience)  # step 7
+        if "cnf" in info.claims:  # RFC 7800: bound to a key whose possession was not proved to us
+            raise InvalidToken(Reason.UNCONFIRMED)
+        self._check_revocation(verified, revocations, list_age, now)  # step 8
+        if is_new:
+            self._verified.admit(token, verified)
+        if not scope <= info.scope:  # step 9
+            raise InsufficientScope(scope - info.scope)
+        return info
+
+    def _verify(self, token: str, keys: KeySet | None) -> VerifiedToken:
+        """
+        Steps 1 to 5.
+
+        A payload that is no JSON object is refused as such before the signature is looked at: its `iss`
+        cannot be read, hence no key be found.
+        """
+        try:
+            head, body, tail = segments(token)  # step 1
+            payload, signature = decode(body), decode(tail)
+            header = self._headers.get(head) or _read_header(parse_header(head))  # step 2
+        except MalformedJws as malformed:
+            raise InvalidToken(malformed.reason) from None
+        try:
+            claims = parse_json_object(payload)
+        except ProtocolError:
+            raise InvalidToken(Reason.MALFORMED_CLAIMS) from None
+        issuer = self._issuer(claims, header)  # step 3
+        key = _key(issuer, header, keys)
+        try:
+            key.verify(head + b"." + body, signature, low_s=not issuer.foreign)  # step 4
+        except BadSignature:
+            raise InvalidToken(Reason.BAD_SIGNATURE) from None
+        info = read_claim_set(claims, kid=key.kid, foreign=issuer.foreign)  # step 5
+        self._remember_header(head, header)
+        judged = JudgedToken(
+            iss=info.iss,
+            jti=info.jti,
+            kid=info.kid,
+            iat=info.iat,
+            claims=info.claims,
+            signing_input=token[: len(head) + 1 + len(body)],
+        )
+        assert keys is not None, "a key was found in them"  # noqa: S101 -- for the type checker
+        return VerifiedToken(info=info, judged=judged, issuer=issuer, key=key, keys=keys)
+
+    def _issuer(self, claims: dict[str, Any], header: _Header) -> TrustedIssuer:
+        """Return the issuer that the claims name, if it is trusted with such a header."""
+        iss = claims.get("iss")
+        issuer = self._issuers.get(iss) if type(iss) is str else None
+        if issuer is None:
+            raise InvalidToken(Reason.UNTRUSTED_ISSUER)
+        if not header.is_typed and not issuer.accept_untyped:
+            raise InvalidToken(Reason.WRONG_TYPE)
+        if header.algorithm not in issuer.algorithms:
+            raise InvalidToken(Reason.WRONG_ALGORITHM)
+        return issuer
+
+    def _remember_header(self, head: bytes, header: _Header) -> None:
+        """Keep the header of a verified token parsed: whoever cannot sign fills nothing."""
+        if len(self._headers) >= MAX_HEADERS:
+            self._headers = {}
+        self._headers[head] = header
+
+    def _check_times(self, verified: VerifiedToken, now: float) -> None:
+        """Comparisons are such that a *now* that is no number refuses."""
+        info = verified.info
+        if not now < info.exp:
+            raise InvalidToken(Reason.EXPIRED)
+        if not verified.not_before <= now + self.policy.leeway:
+            raise InvalidToken(Reason.NOT_YET_VALID)
+        if info.exp - info.iat > verified.issuer.max_token_lifetime:
+            raise InvalidToken(Reason.LIFETIME_TOO_LONG)
+
+    def _check_audience(self, info: TokenInfo, audience: str | None) -> None:
+        if self._audiences is not None and self._audiences.isdisjoint(info.aud):
+            raise InvalidToken(Reason.WRONG_AUDIENCE)
+        if audience is not None and audience not in info.aud:
+            raise InvalidToken(Reason.WRONG_AUDIENCE)
+
+    def _check_revocation(
+        self, verified: VerifiedToken, revocations: RevocationList | None, list_age: float, now: float
+    ) -> None:
+        """What is revoked on an old list stays revoked; what is not, is good only on one that is fresh."""
+        if revocations is not None:
+            self._check_list(verified, revocations, now)
+        if not self.policy.requires_list:
+            return
+        if revocations is None:
+            raise ValidatorNotReady(Unready.NO_LIST)
+        if not list_age <= self.policy.list_refuse_age:
+            raise ValidatorNotReady(Unready.LIST_TOO_OLD)
+
+    def _check_list(self, verified: VerifiedToken, revocations: RevocationList, now: float) -> None:
+        """
+        Ask the list, unless this very list has been asked.
+
+        Tokens keep a mark of the list instead of the list, which would stay in memory with them.
+        """
+        current = self._list
+        if current[0] is not revocations:
+            current = self._list = (revocations, object())
+        mark = current[1]
+        missed_by, asked_at = verified.missed
+        if missed_by is mark and asked_at <= now:
+            return
+        hit = revocations.hits(verified.judged, now=now)
+        if hit is not None:
+            raise RevokedToken(hit, verified.info)
+        verified.missed = (mark, now)
+
+
+def _read_header(header: dict[str, Any]) -> _Header:
+    """Return what decides; `jku`, `jwk`, `x5u` and `x5c` are never looked at (RFC 8725 section 3.10)."""
+    algorithm, typ, kid = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
+    if algorithm not in _ALGORITHMS:
+        raise MalformedJws(Reason.WRONG_ALGORITHM)
+    media_type = typ.lower() if type(typ) is str and typ.isascii() else None
+    if media_type != "jwt" and media_type not in _TYPED:
+        raise MalformedJws(Reason.WRONG_TYPE)
+    if type(kid) is not str or not 0 < len(kid) <= MAX_KID_LENGTH:
+        raise MalformedJws(Reason.MALFORMED_HEADER)
+    return _Header(kid, Algorithm(algorithm), media_type in _TYPED)
+
+
+_ALGORITHMS: Final = tuple(
+    str(each) for each in Algorithm
+)  # a tuple: what is looked up may be any JSON value
+
+
+def _key(issuer: TrustedIssuer, header: _Header, keys: KeySet | None) -> PublicKey:
+    """Return that issuer's key of that id, which must be one for that algorithm."""
+    key = keys.find(issuer.issuer, header.kid) if keys is not None else None
+    if key is None:
+        if keys is None or not keys.has_issuer(issuer.issuer):
+            raise ValidatorNotReady(Unready.NO_KEYS)
+        raise UnknownKey(issuer.issuer)
+    if key.algorithm is not header.algorithm:
+        raise InvalidToken(Reason.WRONG_ALGORITHM)
+    return key
