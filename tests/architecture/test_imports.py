@@ -28,7 +28,7 @@ def test_the_source_folders_are_not_packages(folder: str) -> None:
 
 
 def test_no_contract_leaves_out_a_module_that_is_there() -> None:
-    # It refuses names that do not exist, so planned modules are comments; they must not stay comments.
+    # lint-imports refuses unknown names, so planned modules are comments; they must not stay so.
     planned = re.findall(r'# not yet: "([\w.]+)"', (ROOT / "pyproject.toml").read_text())
     roots = (ROOT / "shared", ROOT / "services")
     paths = {name: [root / name.replace(".", "/") for root in roots] for name in planned}

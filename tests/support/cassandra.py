@@ -341,10 +341,35 @@ class CassandraCluster:
                 node.start()
             for node in self.nodes:
                 node.wait_until_ready(seconds=seconds)
+            self._wait_until_joined(seconds=seconds)
         except BaseException:
             self.kill()
             raise
         return time.monotonic() - started
+
+    def _wait_until_joined(self, *, seconds: float) -> None:
+        # A node answers before it knows the others; a table made meanwhile may meet a node without the keyspace.
+        deadline = time.monotonic() + seconds
+        while not all(self._sees_the_others(node) for node in self.nodes):
+            if time.monotonic() > deadline:
+                raise CassandraUnavailable(f"the nodes did not find one another within {seconds} s")
+            time.sleep(0.2)
+
+    def _sees_the_others(self, node: CassandraNode) -> bool:
+        if len(self.nodes) == 1:
+            return True
+        from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+        from cassandra.policies import WhiteListRoundRobinPolicy
+
+        only = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([node.address]))
+        cluster = Cluster([node.address], port=self.port, execution_profiles={EXEC_PROFILE_DEFAULT: only})
+        try:
+            session = cluster.connect()
+            own = session.execute("SELECT schema_version FROM system.local").one().schema_version
+            peers = list(session.execute("SELECT schema_version FROM system.peers_v2"))
+        finally:
+            cluster.shutdown()
+        return len(peers) == len(self.nodes) - 1 and all(peer.schema_version == own for peer in peers)
 
     def kill(self) -> None:
         """SIGKILL all nodes."""
