@@ -348,7 +348,7 @@ class CassandraCluster:
         return time.monotonic() - started
 
     def _wait_until_joined(self, *, seconds: float) -> None:
-        # A node answers before it knows the others; a table made meanwhile may meet a node without the keyspace.
+        # A node answers before it knows the others; a table made then may meet one without the keyspace.
         deadline = time.monotonic() + seconds
         while not all(self._sees_the_others(node) for node in self.nodes):
             if time.monotonic() > deadline:
