@@ -106,7 +106,7 @@ format: setup  ## Format, and repair what the linter can repair
 
 .PHONY: types
 types: setup  ## Type-check, strictly
-	@$(BIN)/mypy
+	@$(BIN)/mypy $(wildcard shared services tests/support tests/typing)
 
 .PHONY: imports
 imports: setup  ## Check the import contracts: who may import whom, and what the pure core may not touch
