@@ -1,0 +1,719 @@
+import random
+import threading
+from itertools import pairwise
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tokenry.errors import ConfigurationError, TokenFetchError
+from tokenry.http.fetch import Failure, FetchFailed, Headers, Response
+from tokenry.jose import jws
+from tokenry.jose.encoding import parse_json_object
+from tokenry.revocation.judged import JudgedToken
+from tokenry.sources.events import EventKind
+from tokenry.sources.revocations import RevocationSource, revocations_root
+from tokenry.testing.clock import FakeClock
+from tokenry.testing.issuer import FakeIssuer
+
+
+class Script:
+    """A fetcher that passes to the fake service, and can answer something else, or late."""
+
+    def __init__(self, issuer, clock):
+        self.issuer, self.clock = issuer, clock
+        self.requests = []
+        self.override = {}
+        self.takes = 0.0
+
+    def fetch(self, request):
+        self.requests.append(request)
+        self.clock.advance(self.takes)
+        answer = self.override.get(self.last_path)
+        if callable(answer):
+            answer = answer(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if answer is not None else self.issuer.fetch(request)
+
+    def cancel(self):
+        pass
+
+    @property
+    def last_path(self):
+        return urlsplit(self.requests[-1].url).path.rsplit("/", 1)[-1]
+
+    @property
+    def last_wait(self):
+        return int(parse_qs(urlsplit(self.requests[-1].url).query).get("wait", ["-1"])[0])
+
+
+class Shuffled:
+    """A fetcher that gives prepared answers, whatever it is asked."""
+
+    def __init__(self, order):
+        self.order, self.requests = list(order), []
+
+    def fetch(self, request):
+        self.requests.append(request)
+        return self.order.pop()
+
+    def cancel(self):
+        pass
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def issuer(clock):
+    return FakeIssuer(clock=clock)
+
+
+@pytest.fixture
+def script(issuer, clock):
+    return Script(issuer, clock)
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def make(script, clock, events):
+    def make(**more):
+        return RevocationSource(
+            "https://r.test",
+            fetcher=script,
+            clock=clock,
+            name="orders",
+            version="1.2",
+            on_event=events.append,
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture
+def source(make):
+    return make()
+
+
+def step(source, times=1):
+    for _ in range(times):
+        wait = source._poller.step()
+    return wait
+
+
+def ask(source, clock):
+    """Let the time pass that the source wants to wait, if it does, and let it ask once."""
+    asked = len(source._poller._fetcher.requests)
+    while len(source._poller._fetcher.requests) == asked:
+        clock.advance(source._poller.step())
+
+
+def hits(source, token):
+    parts = jws.split(token)
+    claims = parse_json_object(parts.payload)
+    judged = JudgedToken(
+        iss=claims["iss"],
+        jti=claims["jti"],
+        kid=parts.header["kid"],
+        iat=claims["iat"],
+        claims=claims,
+        signing_input=token.rpartition(".")[0],
+    )
+    return source.snapshot().value.hits(judged, now=source._clock.now()) is not None
+
+
+def stamped(script, *, body=None, status=200, **changes):
+    """Return a function that answers as the service does, with another stamp."""
+
+    def answer(request):
+        response = script.issuer.fetch(request)
+        stamp = dict(part.split("=") for part in response.headers["tokenry-list"].split(", "))
+        stamp |= {name: str(value) for name, value in changes.items()}
+        fields = [("content-type", response.headers["content-type"])]
+        fields.append(("tokenry-list", ", ".join(f"{name}={value}" for name, value in stamp.items())))
+        return Response(status=status, headers=Headers(fields), body=response.body if body is None else body)
+
+    return answer
+
+
+def test_the_whole_list_comes_first_and_then_the_news_in_a_held_request(source, script, issuer):
+    token = issuer.token()
+    issuer.revoke(token)
+    step(source)
+    assert script.last_path == "snapshot"
+    assert hits(source, token)
+    step(source)
+    assert (script.last_path, script.last_wait) == ("changes", 25)
+    assert script.requests[-1].deadline_seconds == 27
+
+
+def test_every_request_names_its_reader(source, script):
+    step(source, 2)
+    assert {request.headers["Tokenry-Instance"] for request in script.requests} == {"orders/1.2"}
+
+
+def test_news_are_merged_and_what_was_there_stays(source, script, issuer):
+    first, second, innocent = issuer.token(), issuer.token(), issuer.token()
+    issuer.revoke(first)
+    step(source)
+    issuer.revoke(second)
+    step(source)
+    assert (hits(source, first), hits(source, second), hits(source, innocent)) == (True, True, False)
+    assert source.counters.applied >= 2
+
+
+def test_after_news_the_next_request_follows_at_once_but_not_more_than_four_times_a_second(source, issuer):
+    step(source)
+    issuer.revoke(issuer.token())
+    step(source)
+    assert 0 < step(source) <= 0.25
+
+
+def test_after_a_held_request_the_next_follows_at_once(source, script):
+    step(source)
+    script.takes = 25
+    step(source)
+    script.takes = 0
+    step(source)
+    assert [urlsplit(request.url).path.rsplit("/")[-1] for request in script.requests] == [
+        "snapshot",
+        "changes",
+        "changes",
+    ]
+
+
+def test_a_server_that_does_not_hold_is_asked_every_25_to_28_seconds(source, script, clock):
+    step(source, 2)
+    pauses = []
+    for _ in range(20):
+        pauses.append(step(source))
+        clock.advance(pauses[-1])
+        step(source)
+    assert all(25 <= pause <= 28 for pause in pauses)
+    assert len({round(pause, 3) for pause in pauses}) > 1
+
+
+def test_a_held_request_that_breaks_is_followed_at_once_by_one_that_is_not_held(source, script, clock):
+    step(source)
+    script.takes = 27
+    script.override["changes"] = FetchFailed(Failure.TIMEOUT, "late")
+    step(source)
+    script.takes = 0
+    script.override.clear()
+    begun = clock.monotonic()
+    ask(source, clock)
+    assert (script.last_wait, clock.monotonic() - begun) == (0, 0)
+    ask(source, clock)
+    assert script.last_wait == 0
+    assert 25 <= clock.monotonic() - begun <= 28
+    clock.advance(60)
+    ask(source, clock)
+    assert script.last_wait == 25
+
+
+@pytest.mark.parametrize("status", [408, 502, 504])
+def test_a_proxy_that_gives_up_a_held_request_is_a_broken_hold(source, script, clock, status):
+    step(source)
+    script.override["changes"] = Response(status=status)
+    step(source)
+    script.override.clear()
+    step(source)
+    assert script.last_wait == 0
+
+
+def test_the_poll_bound_holds_when_a_held_request_breaks(source, script, clock, issuer):
+    """Whatever is revoked right after a held request began is known within 31 s, as promised for polling."""
+    step(source)
+    issuer.revoke(token := issuer.token())
+    begun = clock.monotonic()
+    script.takes = 27
+    script.override["changes"] = FetchFailed(Failure.TIMEOUT, "late")
+    step(source)
+    script.takes = 2
+    script.override.clear()
+    ask(source, clock)
+    assert hits(source, token)
+    assert clock.monotonic() - begun < 31
+
+
+def test_the_age_counts_from_the_begin_of_the_request(source, script, clock):
+    script.takes = 1.5
+    script.override["snapshot"] = stamped(script, age="3.000")
+    step(source)
+    held = source.snapshot()
+    assert held.age(now=clock.now(), monotonic=clock.monotonic()) == pytest.approx(4.5)
+
+
+def test_a_gone_cursor_means_the_whole_list_again(source, script, issuer, clock):
+    step(source)
+    token = issuer.token()
+    issuer.revoke(token)
+    issuer.revocations.forgotten_before = 10
+    ask(source, clock)
+    assert script.last_path == "changes"
+    issuer.revocations.forgotten_before = 0
+    ask(source, clock)
+    assert script.last_path == "snapshot"
+    assert hits(source, token)
+
+
+def test_a_server_without_changes_is_read_by_snapshots_with_an_etag(source, script, clock, issuer):
+    script.override["changes"] = Response(status=404)
+    step(source, 2)
+    ask(source, clock)
+    assert script.last_path == "snapshot"
+    assert "If-None-Match" in script.requests[-1].headers
+    first = source.snapshot()
+    clock.advance(25)
+    ask(source, clock)
+    assert source.counters.polls["304"] == 2
+    assert source.snapshot().as_of > first.as_of
+    issuer.revoke(token := issuer.token())
+    ask(source, clock)
+    assert hits(source, token)
+
+
+def test_a_304_without_a_stamp_refreshes_nothing(source, script, clock):
+    script.override["changes"] = Response(status=404)
+    step(source, 2)
+    held = source.snapshot()
+    script.override["snapshot"] = Response(status=304)
+    clock.advance(28)
+    ask(source, clock)
+    assert source.snapshot() is held
+    assert source.counters.rejected == {"stamp": 1}
+
+
+def truncations(body):
+    return [body[:cut] for cut in range(0, len(body), max(1, len(body) // 12))]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"[]", b"<html>", b"\x00", b'{"cursor":"1"}', b'{"entries":[]}'],
+)
+def test_a_malformed_list_keeps_the_last_good_one(source, script, issuer, clock, body):
+    issuer.revoke(token := issuer.token())
+    step(source)
+    held = source.snapshot()
+    script.override["changes"] = stamped(script, body=body)
+    ask(source, clock)
+    assert source.snapshot() is held
+    assert hits(source, token)
+    assert source.counters.rejected == {"malformed": 1}
+
+
+def test_a_list_that_is_cut_anywhere_is_refused(source, script, issuer, clock):
+    step(source)
+    issuer.revoke(issuer.token())
+    whole = issuer.revocations.answer("https://r/revocations/changes?after=0", {}, hold=False).body
+    held = source.snapshot()
+    for cut in truncations(whole):
+        script.override["changes"] = stamped(script, body=cut)
+        ask(source, clock)
+    assert source.snapshot() is held
+
+
+def test_an_entry_of_an_unknown_kind_refuses_the_whole_list(source, script, issuer, clock):
+    step(source)
+    issuer.revoke_all()
+    whole = issuer.revocations.answer("https://r/revocations/changes?after=0", {}, hold=False).body
+    held = source.snapshot()
+    script.override["changes"] = stamped(script, body=whole.replace(b'"all"', b'"future"'))
+    ask(source, clock)
+    assert source.snapshot() is held
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"as_of": "1800000900.000"}, "ahead"),
+        ({"as_of": "soon"}, "stamp"),
+        ({"age": "-1"}, "stamp"),
+        ({"epoch": "x"}, "stamp"),
+        ({"epoch": "2"}, "stamp"),
+        ({"more": "1"}, "stamp"),
+    ],
+)
+def test_a_bad_stamp_refuses_the_answer(source, script, clock, changes, reason):
+    step(source)
+    held = source.snapshot()
+    script.override["changes"] = stamped(script, **changes)
+    ask(source, clock)
+    assert source.snapshot() is held
+    assert source.counters.rejected == {reason: 1}
+
+
+def test_an_answer_without_a_stamp_is_refused(source, script, clock, issuer):
+    body = issuer.revocations.answer("https://r/revocations/snapshot", {}, hold=False).body
+    script.override["snapshot"] = Response(status=200, body=body)
+    step(source)
+    assert source.snapshot() is None
+    assert source.counters.rejected == {"stamp": 1}
+
+
+def test_a_moment_ahead_within_the_skew_is_taken(source, issuer):
+    issuer.revocations.as_of_offset = 1.9
+    step(source)
+    assert source.snapshot() is not None
+
+
+def test_an_earlier_store_is_refused(source, script, issuer, clock):
+    issuer.revocations.epoch = 5
+    step(source)
+    held = source.snapshot()
+    issuer.revocations.epoch = 4
+    ask(source, clock)
+    assert source.snapshot() is held
+    assert source.counters.rejected == {"rollback": 1}
+
+
+def test_a_later_store_is_refused_until_an_operator_accepts_just_that_one(source, script, issuer, clock):
+    issuer.revoke(token := issuer.token())
+    step(source)
+    issuer.revocations._entries.clear()
+    issuer.revocations.epoch = 3
+    ask(source, clock)
+    assert source.snapshot().value.epoch == 1
+    assert source.counters.rejected == {"epoch": 1}
+    source.accept_epoch(2)
+    ask(source, clock)
+    assert source.snapshot().value.epoch == 1
+    source.accept_epoch(3)
+    ask(source, clock)
+    assert source.snapshot().value.epoch == 3
+    assert hits(source, token), "what was revoked in the old store stays revoked"
+
+
+def test_an_answer_as_of_an_earlier_moment_is_merged_and_otherwise_ignored(source, script, issuer, clock):
+    step(source)
+    held = source.snapshot()
+    clock.advance(5)
+    issuer.revoke(token := issuer.token())
+    issuer.revocations.as_of_offset = -10
+    ask(source, clock)
+    assert hits(source, token)
+    assert source.snapshot().as_of == held.as_of
+    issuer.revocations.as_of_offset = 0
+    ask(source, clock)
+    assert parse_qs(urlsplit(script.requests[-1].url).query)["after"] == ["0"], "the cursor did not move"
+
+
+def test_answers_in_any_order_and_twice_lose_nothing(make, issuer, clock):
+    tokens = [issuer.token() for _ in range(12)]
+    answers = []
+    for token in tokens:
+        position = len(issuer.revocations._entries)
+        issuer.revoke(token)
+        answers.append(
+            issuer.revocations.answer(f"https://r/revocations/changes?after={position}", {}, hold=False)
+        )
+    for seed in range(5):
+        shuffled = random.Random(seed)  # noqa: S311 -- the same order in every run
+        order = shuffled.choices(answers, k=10) + answers
+        shuffled.shuffle(order)
+        source = RevocationSource("https://r.test", fetcher=Shuffled(order), clock=clock)
+        for _ in order:
+            ask(source, clock)
+        assert all(hits(source, token) for token in tokens)
+
+
+def test_an_outage_keeps_the_list_and_is_retried_with_growing_pauses(source, issuer, clock):
+    issuer.revoke(token := issuer.token())
+    step(source)
+    issuer.down = True
+    times = []
+    for _ in range(10):
+        ask(source, clock)
+        times.append(clock.monotonic())
+    assert hits(source, token)
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert max(pauses) <= 25
+    assert pauses[-1] >= 12
+    issuer.down = False
+    before = source.snapshot().as_of
+    ask(source, clock)
+    assert source.snapshot().as_of > before
+
+
+def test_a_change_that_never_arrives_in_time_is_taken_as_a_whole_list(source, script, clock):
+    step(source)
+    script.override["changes"] = FetchFailed(Failure.TIMEOUT, "late")
+    paths = []
+    for _ in range(6):
+        ask(source, clock)
+        paths.append(script.last_path)
+    assert "snapshot" in paths
+
+
+def test_retry_after_is_honoured_within_bounds(source, script, clock):
+    step(source)
+    script.override["changes"] = Response(status=503, headers=Headers([("retry-after", "20")]))
+    step(source)
+    assert 19.9 <= step(source) <= 20.1
+
+
+def test_the_list_is_read_with_a_bearer_where_one_is_given(make, script):
+    class Tokens:
+        def __init__(self):
+            self.dropped = []
+
+        def get(self):
+            return type("Token", (), {"value": "abc"})()
+
+        def invalidate(self, token=None):
+            self.dropped.append(token.value)
+
+    tokens = Tokens()
+    source = make(bearer=tokens)
+    script.override["snapshot"] = Response(status=401)
+    step(source)
+    assert script.requests[-1].headers["Authorization"] == "Bearer abc"
+    assert tokens.dropped == ["abc"]
+
+
+def test_without_a_token_nothing_is_asked(make, script):
+    class NoTokens:
+        def get(self):
+            raise TokenFetchError("none")
+
+        def invalidate(self, token=None):
+            pass
+
+    source = make(bearer=NoTokens())
+    step(source)
+    assert script.requests == []
+    assert source.counters.polls == {"unauthenticated": 1}
+
+
+def test_an_address_that_is_not_known_yet_is_waited_for(script, clock):
+    found = []
+    source = RevocationSource(lambda: found[0] if found else None, fetcher=script, clock=clock)
+    assert step(source) == 0.5
+    found.append("https://r.test/revocations")
+    step(source)
+    assert script.requests[-1].url == "https://r.test/revocations/snapshot"
+
+
+def test_a_list_above_the_configured_length_is_refused_not_cut(make, issuer, clock):
+    source = make(max_entries=4)
+    step(source)
+    for _ in range(5):
+        issuer.revoke(issuer.token())
+    ask(source, clock)
+    assert len(source.snapshot().value) == 0
+    assert source.counters.rejected == {"malformed": 1}
+
+
+def test_events_tell_what_happened(source, issuer, clock, events):
+    step(source)
+    issuer.down = True
+    ask(source, clock)
+    assert [event.kind for event in events] == [EventKind.LOADED, EventKind.FAILED]
+    assert events[-1].reason == "connect"
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("https://r.test", "https://r.test/revocations"),
+        ("https://r.test/", "https://r.test/revocations"),
+        ("https://r.test/revocations", "https://r.test/revocations"),
+        ("https://r.test/revocations/", "https://r.test/revocations"),
+        ("http://127.0.0.1:9082/base", "http://127.0.0.1:9082/base/revocations"),
+    ],
+)
+def test_the_services_address_is_taken_with_and_without_its_last_part(url, root):
+    assert revocations_root(url) == root
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"name": "a b"}, {"name": "a\r\nX: 1"}, {"version": "1/2"}, {"name": "x" * 101}]
+)
+def test_a_name_that_is_no_name_is_refused(arguments):
+    with pytest.raises(ConfigurationError):
+        RevocationSource("https://r.test", **arguments)
+
+
+@pytest.mark.parametrize("url", ["r.test", "https://r.test/?a=1", "https://r.test/#a", "file:///x"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(ConfigurationError):
+        RevocationSource(url)
+
+
+# --- across a restart ---
+
+
+def test_what_was_seen_is_enforced_after_a_restart_before_the_service_answers(make, issuer, clock, tmp_path):
+    first, second = issuer.token(), issuer.token()
+    issuer.revoke(first)
+    source = make(state_folder=tmp_path / "state")
+    step(source)
+    issuer.revoke(second)
+    ask(source, clock)
+    source.stop()
+    issuer.down = True
+    clock.advance(60)
+    again = make(state_folder=tmp_path / "state")
+    again._load_once()
+    assert hits(again, first)
+    assert hits(again, second)
+    assert again.snapshot().age(now=clock.now(), monotonic=clock.monotonic()) >= 60
+    again.stop()
+
+
+def test_after_a_restart_the_news_since_are_asked_first_without_holding(make, script, clock, tmp_path):
+    source = make(state_folder=tmp_path)
+    step(source)
+    source.stop()
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    ask(again, clock)
+    assert (script.last_path, script.last_wait) == ("changes", 0)
+    ask(again, clock)
+    assert script.last_wait == 25
+    again.stop()
+
+
+def test_a_kept_list_beyond_the_refuse_age_is_enforced_but_not_enough_to_start_with(
+    make, issuer, clock, tmp_path
+):
+    token = issuer.token(lifetime=3600)
+    issuer.revoke(token)
+    source = make(state_folder=tmp_path)
+    step(source)
+    source.stop()
+    clock.advance(901)
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    assert again.snapshot() is None
+    issuer.revocations._entries.clear()  # the service has forgotten it
+    ask(again, clock)
+    assert hits(again, token)
+    again.stop()
+
+
+def test_a_clock_that_went_back_makes_a_kept_list_not_count(make, issuer, clock, tmp_path, events):
+    source = make(state_folder=tmp_path)
+    step(source)
+    source.stop()
+    clock.set_wall_clock(clock.now() - 600)
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    assert again.snapshot() is None
+    assert events[-1].reason == "clock_went_back"
+    again.stop()
+
+
+def test_a_file_that_is_damaged_anywhere_is_an_alarm_and_what_precedes_it_counts(
+    make, issuer, clock, tmp_path, events
+):
+    first, second = issuer.token(), issuer.token()
+    issuer.revoke(first)
+    source = make(state_folder=tmp_path)
+    step(source)
+    path = source._state.path
+    full = path.stat().st_size
+    issuer.revoke(second)
+    ask(source, clock)
+    source.stop()
+    whole = path.read_bytes()
+    assert len(whole) > full
+    for position in range(full, len(whole), 37):
+        events.clear()
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x55
+        path.write_bytes(bytes(damaged))
+        again = make(state_folder=tmp_path)
+        again._load_once()
+        assert hits(again, first)
+        assert [event.reason for event in events] == ["state_damaged"], position
+        again.stop()
+    for cut in range(0, full, max(1, full // 20)):
+        path.write_bytes(whole[:cut])
+        again = make(state_folder=tmp_path)
+        again._load_once()
+        assert again.snapshot() is None
+        again.stop()
+
+
+def test_the_file_is_for_its_owner_only_and_of_one_writer(make, clock, tmp_path):
+    source = make(state_folder=tmp_path / "state")
+    step(source)
+    path = source._state.path
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    written = path.read_bytes()
+    second = make(state_folder=tmp_path / "state")
+    step(second)
+    assert path.read_bytes() == written
+    source.stop()
+    clock.advance(30)
+    ask(second, clock)
+    assert path.read_bytes() != written
+    second.stop()
+
+
+def test_the_file_is_rewritten_before_it_grows_without_end(make, issuer, clock, tmp_path):
+    source = make(state_folder=tmp_path)
+    step(source)
+    source._state._appended_bytes = 10**9
+    issuer.revoke(token := issuer.token())
+    ask(source, clock)
+    assert source._state._appended_bytes == 0
+    source.stop()
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    assert hits(again, token)
+    again.stop()
+
+
+def test_a_folder_that_cannot_be_written_is_an_alarm_and_reading_goes_on(make, issuer, tmp_path, events):
+    (tmp_path / "file").write_text("")
+    issuer.revoke(token := issuer.token())
+    source = make(state_folder=tmp_path / "file" / "below")
+    step(source)
+    assert hits(source, token)
+    assert EventKind.ALARM in [event.kind for event in events]
+
+
+def test_a_state_folder_for_an_address_found_later_needs_a_name(tmp_path):
+    with pytest.raises(ConfigurationError):
+        RevocationSource(lambda: None, state_folder=tmp_path)
+
+
+# --- over real HTTP ---
+
+
+def test_a_revocation_arrives_through_a_held_request_within_a_second():
+    with FakeIssuer() as issuer:
+        arrived = threading.Event()
+        token = issuer.token()
+        source = RevocationSource(issuer.issuer, on_event=lambda event: event.applied and arrived.set())
+        source.start()
+        _until(lambda: len(issuer.requests) >= 2)  # the whole list, and a request that is held
+        begun = source._clock.monotonic()
+        issuer.revoke(token)
+        assert arrived.wait(5)
+        assert source._clock.monotonic() - begun < 1
+        assert hits(source, token)
+        begun = source._clock.monotonic()
+        source.stop()
+        assert source._clock.monotonic() - begun < 1
+        assert not source.running
+
+
+def _until(condition):
+    gate = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        gate.wait(0.005)
+    raise AssertionError("it did not happen within 5 s")
