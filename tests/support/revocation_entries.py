@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from tokenry.revocation.entries import Entry, Kind
-from tokenry.revocation.fingerprints import (
-    claims_fingerprint,
-    jti_fingerprint,
-    key_fingerprint,
-    token_fingerprint,
-)
+from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, key_fingerprint, token_fingerprint
 from tokenry.revocation.judged import JudgedToken
 from tokenry.revocation.lists import RevocationList
 

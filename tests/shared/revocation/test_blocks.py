@@ -133,9 +133,7 @@ def test_fingerprints_that_share_their_first_bytes_are_compared_whole():
         Block.read(b"".join(keys), bytes(800))
 
 
-@pytest.mark.parametrize(
-    ("fingerprints", "expiries"), [(15, 4), (17, 4), (16, 3), (16, 5), (16, 8), (0, 4), (16, 0)]
-)
+@pytest.mark.parametrize(("fingerprints", "expiries"), [(15, 4), (17, 4), (16, 3), (16, 5), (16, 8), (0, 4), (16, 0)])
 def test_columns_of_different_lengths_are_refused(fingerprints, expiries):
     with pytest.raises(ProtocolError, match="length"):
         Block.read(bytes(fingerprints), bytes(expiries))

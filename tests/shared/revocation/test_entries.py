@@ -2,15 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.revocation_entries import (
-    NOW,
-    all_entry,
-    claims_entry,
-    jti_entry,
-    key_entry,
-    token_entry,
-    undo_entry,
-)
+from tests.support.revocation_entries import NOW, all_entry, claims_entry, jti_entry, key_entry, token_entry, undo_entry
 from tokenry.errors import ProtocolError
 from tokenry.revocation.entries import MAX_TIME, Entry, Kind
 

@@ -32,9 +32,7 @@ def by_hand(kind, *pairs):
 
 
 def test_a_fingerprint_is_half_an_hmac_over_kind_and_lengths():
-    assert jti_fingerprint("https://i", "j", salt=SALT) == by_hand(
-        b"jti", (b"iss", b"https://i"), (b"jti", b"j")
-    )
+    assert jti_fingerprint("https://i", "j", salt=SALT) == by_hand(b"jti", (b"iss", b"https://i"), (b"jti", b"j"))
     assert token_fingerprint("h.p", salt=SALT) == by_hand(b"token", (b"token", b"h.p"))
     assert key_fingerprint("i", "k", salt=SALT) == by_hand(b"key", (b"iss", b"i"), (b"kid", b"k"))
     expected = by_hand(b"claims", (b"realm", b"/services"), (b"sub", "jörg".encode()))
@@ -43,19 +41,10 @@ def test_a_fingerprint_is_half_an_hmac_over_kind_and_lengths():
 
 def test_the_vectors_stay_as_they_are():
     # Lists and state files of other versions hold these.
-    assert (
-        jti_fingerprint("https://issuer.example", "0123", salt=SALT).hex()
-        == "57f69f66f45e09fa65205a4c178d43ec"
-    )
+    assert jti_fingerprint("https://issuer.example", "0123", salt=SALT).hex() == "57f69f66f45e09fa65205a4c178d43ec"
     assert token_fingerprint("aGVhZGVy.cGF5bG9hZA", salt=SALT).hex() == "8b1494202b05884955a98c76116b173d"
-    assert (
-        key_fingerprint("https://issuer.example", "kid-1", salt=SALT).hex()
-        == "7bdeafba11c2f51f85d4681711bd5c94"
-    )
-    assert (
-        claims_fingerprint([("sub", "jdoe"), ("realm", "/s")], salt=SALT).hex()
-        == "19ba024c98e7fd88b90588938002e416"
-    )
+    assert key_fingerprint("https://issuer.example", "kid-1", salt=SALT).hex() == "7bdeafba11c2f51f85d4681711bd5c94"
+    assert claims_fingerprint([("sub", "jdoe"), ("realm", "/s")], salt=SALT).hex() == "19ba024c98e7fd88b90588938002e416"
 
 
 @given(PAIRS, st.randoms(use_true_random=False))
@@ -117,8 +106,6 @@ def test_hashes_are_right_when_threads_make_them_at_once():
     expected = [(plan_b_hash(text, salt="s"), token_fingerprint(text, salt=SALT)) for text in texts]
     with ThreadPoolExecutor(8) as threads:
         found = list(
-            threads.map(
-                lambda text: (plan_b_hash(text, salt="s"), token_fingerprint(text, salt=SALT)), texts * 5
-            )
+            threads.map(lambda text: (plan_b_hash(text, salt="s"), token_fingerprint(text, salt=SALT)), texts * 5)
         )
     assert found == expected * 5

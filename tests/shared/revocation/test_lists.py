@@ -250,9 +250,7 @@ def test_what_a_list_says_is_what_its_entries_say(entries, token, seconds):
     """The plain meaning, without indexes, blocks or memory."""
     now = NOW + seconds
     undone = {entry.undoes for entry in entries if entry.kind is Kind.UNDO}
-    in_force = [
-        entry for entry in entries if entry.id not in undone or entry.kind is Kind.KEY or entry.single
-    ]
+    in_force = [entry for entry in entries if entry.id not in undone or entry.kind is Kind.KEY or entry.single]
     expected = any(means(entry, token, now) for entry in in_force)
     assert (list_of(entries).hits(token, now=now) is not None) == expected
 
@@ -260,9 +258,7 @@ def test_what_a_list_says_is_what_its_entries_say(entries, token, seconds):
 def means(entry: Entry, token, now):
     match entry.kind:
         case Kind.JTI:
-            return token.jti is not None and entry.fingerprint == jti_fingerprint(
-                ISSUER, token.jti, salt=SALT
-            )
+            return token.jti is not None and entry.fingerprint == jti_fingerprint(ISSUER, token.jti, salt=SALT)
         case Kind.TOKEN:
             return entry.fingerprint == token_fingerprint(token.signing_input, salt=SALT)
         case Kind.KEY:
@@ -348,8 +344,7 @@ def test_a_token_can_be_undone_only_when_it_was_a_test():
     assert hit([jti_entry("j", undoable=True), undo], judged(jti="j")) is None
     assert hit([jti_entry("j"), undo], judged(jti="j")) is not None
     assert (
-        hit([jti_entry("j", undoable=True, entry_id="t"), undo_entry("t"), jti_entry("j")], judged(jti="j"))
-        is not None
+        hit([jti_entry("j", undoable=True, entry_id="t"), undo_entry("t"), jti_entry("j")], judged(jti="j")) is not None
     )
 
 

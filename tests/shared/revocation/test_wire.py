@@ -161,9 +161,7 @@ def test_one_bad_entry_among_a_thousand_refuses_the_whole_document(name, value):
         read(members)
 
 
-@pytest.mark.parametrize(
-    "name", ["id", "kind", "fingerprint", "salt", "names", "issued_before", "in_force_until"]
-)
+@pytest.mark.parametrize("name", ["id", "kind", "fingerprint", "salt", "names", "issued_before", "in_force_until"])
 def test_an_entry_that_lacks_a_member_is_refused(name):
     members = as_json(claims_entry({"sub": "x"}))
     del members["entries"][0][name]
