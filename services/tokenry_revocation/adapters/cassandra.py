@@ -144,6 +144,14 @@ class CassandraStore:
         """How far the nodes' clocks are from the estimate at most: a metric to watch."""
         return self._store_clock.error_ms
 
+    @property
+    def clock_offset(self) -> float | None:
+        """By how many seconds this machine's clock is ahead of the store's; None while that is unknown."""
+        try:
+            return self._clock.now() - self._store_clock.now_ms() / 1000
+        except StoreUnavailable:
+            return None
+
     # --- the log --------------------------------------------------------------------------------------------
 
     async def append(self, record: StoredRecord) -> None:
@@ -301,10 +309,10 @@ class CassandraStore:
 
     # --- its clock ------------------------------------------------------------------------------------------
 
-    def keep_measuring(self) -> None:
-        """Measure the store's clock every `MEASURE_SECONDS` until `close`."""
+    def keep_measuring(self, *, every: float = MEASURE_SECONDS) -> None:
+        """Measure the store's clock every so many seconds until `close`."""
         if self._measuring is None:
-            self._measuring = asyncio.create_task(self._measure_for_ever(), name="revocation-store-clock")
+            self._measuring = asyncio.create_task(self._measure_for_ever(every), name="revocation-store-clock")
 
     async def measure(self) -> None:
         """
@@ -321,9 +329,9 @@ class CassandraStore:
             raise StoreUnavailable(f"only {len(told)} of {known} nodes told their time")
         self._store_clock.set(Estimate.of(told), at=begun)
 
-    async def _measure_for_ever(self) -> None:
+    async def _measure_for_ever(self, every: float) -> None:
         while True:
-            await asyncio.sleep(MEASURE_SECONDS)
+            await asyncio.sleep(every)
             try:
                 await self.measure()
             except StoreUnavailable as error:

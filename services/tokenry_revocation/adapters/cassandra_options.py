@@ -92,9 +92,7 @@ class CassandraOptions:
 
     def _faults(self) -> Sequence[str]:
         several = len(set(self.reader_datacenters)) > 1
-        away = self.local_datacenter is not None and not set(self.reader_datacenters) <= {
-            self.local_datacenter
-        }
+        away = self.local_datacenter is not None and not set(self.reader_datacenters) <= {self.local_datacenter}
         rules = {
             "the store has no contact point": bool(self.contact_points),
             "the store's keyspace must be a lower-case CQL name of at most 48 characters": (
@@ -107,8 +105,7 @@ class CassandraOptions:
             " EACH_QUORUM: with LOCAL_QUORUM the others would see revocations late": (
                 self.write_consistency == "EACH_QUORUM" or not (several or away)
             ),
-            "the store's user name and password go together": (self.username is None)
-            == (self.password is None),
+            "the store's user name and password go together": (self.username is None) == (self.password is None),
             "the store's request time must lie between 0.1 and 10 s": _within(_SECONDS, self.request_seconds),
             "the store's write deadline must lie between 0.1 and 10 s": _within(_SECONDS, self.write_seconds),
             "the store's clock skew must lie between 0.1 and 10 s": _within(_SECONDS, self.skew_seconds),

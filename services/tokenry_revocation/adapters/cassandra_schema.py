@@ -112,14 +112,13 @@ async def create_schema(
     return await asyncio.to_thread(partial(_create, options, replication=replication, wanted=wanted))
 
 
-def _create(
-    options: CassandraOptions, *, replication: Mapping[str, int] | None, wanted: StoreDescription
-) -> int:
+def _create(options: CassandraOptions, *, replication: Mapping[str, int] | None, wanted: StoreDescription) -> int:
+    statements = _statements(options.keyspace, wanted)
+    if replication is not None:
+        statements.insert(0, _create_keyspace(options.keyspace, replication))
     cluster, session = connect_cluster(options)
     try:
-        if replication is not None:
-            _execute(session, _create_keyspace(options.keyspace, replication))
-        for statement in _statements(options.keyspace, wanted):
+        for statement in statements:
             _execute(session, statement)
         _insert_description(session, options.keyspace, wanted)
         found = _read_description(session, options.keyspace)
@@ -147,9 +146,7 @@ def _execute(session: Driver, statement: str, values: tuple[object, ...] = ()) -
 def _create_keyspace(keyspace: str, replication: Mapping[str, int]) -> str:
     for datacenter, factor in replication.items():
         if not datacenter.replace("-", "").replace("_", "").isalnum() or not 1 <= factor <= _MOST_REPLICAS:
-            raise ConfigurationError(
-                [f"{datacenter!r}: {factor} is no replication: name a datacentre, 1 to 9"]
-            )
+            raise ConfigurationError([f"{datacenter!r}: {factor} is no replication: name a datacentre, 1 to 9"])
     factors = "".join(f", '{datacenter}': {factor}" for datacenter, factor in replication.items())
     strategy = f"{{'class': 'NetworkTopologyStrategy'{factors}}}"
     return f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {strategy}"
@@ -196,9 +193,7 @@ def _raise_retention(
 
 
 def _read_description(session: Driver, keyspace: str) -> StoreDescription:
-    return describe(
-        _execute(session, description_query(keyspace, name=f"'{_NAME}'")).all(), keyspace=keyspace
-    )
+    return describe(_execute(session, description_query(keyspace, name=f"'{_NAME}'")).all(), keyspace=keyspace)
 
 
 def description_query(keyspace: str, *, name: str) -> str:

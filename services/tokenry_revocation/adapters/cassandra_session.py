@@ -118,9 +118,7 @@ class CqlSession:
     def coordinators(self) -> tuple[Sequence[Any], int]:
         """Return the nodes of the local datacentre that are up, and how many there are at all."""
         policy = self._cluster.profile_manager.default.load_balancing_policy
-        every = [
-            host for host in self._cluster.metadata.all_hosts() if policy.distance(host) == HostDistance.LOCAL
-        ]
+        every = [host for host in self._cluster.metadata.all_hosts() if policy.distance(host) == HostDistance.LOCAL]
         return [host for host in every if host.is_up is not False], len(every)
 
     def replicated_datacenters(self, keyspace: str) -> Mapping[str, int] | None:
@@ -196,9 +194,7 @@ def unavailable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"Cassandra: {type(error).__name__}: {error}")
 
 
-def connect_cluster(
-    options: CassandraOptions, *, timestamps: Callable[[], int] | None = None
-) -> tuple[Driver, Driver]:
+def connect_cluster(options: CassandraOptions, *, timestamps: Callable[[], int] | None = None) -> tuple[Driver, Driver]:
     """Return a connected (cluster, session) of the driver; blocks. Raises StoreUnavailable."""
     cluster = None
     try:

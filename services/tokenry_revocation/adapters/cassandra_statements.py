@@ -50,8 +50,7 @@ def _texts(keyspace: str, description: StoreDescription) -> dict[str, str]:
         "insert_record": f"INSERT INTO {k}.records ({_COLUMNS}) VALUES (?, ?, ?, ?) USING TTL {ttl}",
         "insert_lasting": f"INSERT INTO {k}.lasting (log, {_COLUMNS}) VALUES (?, ?, ?, ?, ?) USING TTL ?",
         "insert_remembered": f"INSERT INTO {k}.remembered (name, value) VALUES (?, ?) USING TTL ?",
-        "insert_member": f"INSERT INTO {k}.remembered_members (in_group, name, value)"
-        " VALUES (?, ?, ?) USING TTL ?",
+        "insert_member": f"INSERT INTO {k}.remembered_members (in_group, name, value) VALUES (?, ?, ?) USING TTL ?",
         "select_log": f"SELECT {_COLUMNS} FROM {k}.log WHERE bucket = ? AND shard = ? AND stamp >= ?",
         "select_buckets": f"SELECT bucket FROM {k}.log_buckets WHERE log = ?",
         "select_record": f"SELECT {_COLUMNS} FROM {k}.records WHERE id = ?",

@@ -69,9 +69,7 @@ def ids(batch: Batch) -> set[str]:
 
 
 @pytest.mark.processes
-async def test_what_was_acknowledged_survives_a_kill(
-    path: Path, clock: FakeClock, processes: Processes
-) -> None:
+async def test_what_was_acknowledged_survives_a_kill(path: Path, clock: FakeClock, processes: Processes) -> None:
     writer = processes.start("writer", [sys.executable, "-c", WRITER, str(path), "w", "-1"])
     writer.wait_until(lambda: writer.output().count("\n") >= 30, seconds=30, every=0.01)
 
@@ -92,8 +90,7 @@ async def test_several_processes_append_to_one_file_and_a_reader_misses_nothing(
 ) -> None:
     store = await SqliteStore.open(path, clock=clock)
     writers = [
-        processes.start(f"writer{n}", [sys.executable, "-c", WRITER, str(path), f"w{n}", "100"])
-        for n in range(3)
+        processes.start(f"writer{n}", [sys.executable, "-c", WRITER, str(path), f"w{n}", "100"]) for n in range(3)
     ]
     position, seen = (await store.read(None)).position, set()
     running = True
@@ -151,9 +148,7 @@ async def test_a_record_out_of_force_is_in_no_sweep(store: SqliteStore, clock: F
     assert ids(await store.read(None)) == set()
 
 
-async def test_positions_go_on_after_everything_was_purged(
-    path: Path, store: SqliteStore, clock: FakeClock
-) -> None:
+async def test_positions_go_on_after_everything_was_purged(path: Path, store: SqliteStore, clock: FakeClock) -> None:
     for n in range(3):
         await store.append(record(f"r{n}", until=clock.now() + 10))
     position = (await store.read(None)).position
@@ -285,9 +280,7 @@ async def test_a_full_disk_refuses_an_append_and_harms_nothing(store: SqliteStor
     assert ids(await store.read(None)) == {"before", "after"}
 
 
-async def test_a_writer_that_hangs_elsewhere_makes_it_unavailable_for_writes_only(
-    path: Path, clock: FakeClock
-) -> None:
+async def test_a_writer_that_hangs_elsewhere_makes_it_unavailable_for_writes_only(path: Path, clock: FakeClock) -> None:
     store = await SqliteStore.open(path, clock=clock, busy_seconds=0.1)
     await store.append(record("before"))
     other = sqlite3.connect(path, isolation_level=None)

@@ -5,13 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenry.testing.clock import FakeClock
-from tokenry_revocation.adapters.store_clock import (
-    MAX_STEP_BACK_MS,
-    STALE_AFTER_SECONDS,
-    Estimate,
-    Sample,
-    StoreClock,
-)
+from tokenry_revocation.adapters.store_clock import MAX_STEP_BACK_MS, STALE_AFTER_SECONDS, Estimate, Sample, StoreClock
 from tokenry_revocation.ports import StoreUnavailable
 
 BASE_MS = 1_800_000_000_000
