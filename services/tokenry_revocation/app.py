@@ -1,0 +1,233 @@
+"""The application: the parts joined, the routes, and what runs in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from tokenry.errors import ConfigurationError
+from tokenry.http.fetch import HttpFetcher
+from tokenry.serving.application import create_base_app
+from tokenry.serving.health import Health, degraded, failed, ok
+from tokenry.serving.metrics import Metrics
+from tokenry.token_validator import TokenValidator
+from tokenry.validation.policy import MAX_LEEWAY, TrustedIssuer, ValidationPolicy
+from tokenry_revocation.acceptance import Acceptance
+from tokenry_revocation.audit import AuditLog, write_to_log
+from tokenry_revocation.client_login import ClientLogin
+from tokenry_revocation.feed import Feed
+from tokenry_revocation.handlers import Revocations, Service
+from tokenry_revocation.instances import VIEWS, Instances
+from tokenry_revocation.metrics import ServiceMetrics
+from tokenry_revocation.openapi import OPENAPI
+from tokenry_revocation.opening import OpeningStore
+from tokenry_revocation.ports import StoreUnavailable
+from tokenry_revocation.reading import Readers
+from tokenry_revocation.requests import MAX_BLOCK_SECONDS, MAX_KEPT_SKEW
+from tokenry_revocation.revoking import KEEP_SECONDS, Fingerprints
+from tokenry_revocation.rules import NoRules, RuleBook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from tokenry.clock import Clock
+    from tokenry.http.fetch import Fetcher
+    from tokenry.serving.health import Finding
+    from tokenry.token_validator import Keys
+    from tokenry_revocation.audit import AuditSink
+    from tokenry_revocation.ports import RevocationStore
+    from tokenry_revocation.rules import RuleObjects
+    from tokenry_revocation.settings import Settings
+
+PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators")
+WARN_AGE_SECONDS: Final = 15.0  # of the last complete read: thirty reads have failed
+REFUSE_AGE_SECONDS: Final = 60.0
+SHARE_SECONDS: Final = 10.0  # between two shares of this replica's view of the validators
+VIEW_TTL_SECONDS: Final = 60  # a replica that has gone is forgotten; its validators poll another one
+
+FEED = web.AppKey("feed", Feed)
+RULES = web.AppKey("rules", RuleBook)
+SERVICE_PARTS = web.AppKey("service_parts", Service)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock,
+    open_store: Callable[[], Awaitable[RevocationStore]],
+    keys: Keys,
+    rules: RuleObjects | None = None,
+    fetcher: Fetcher | None = None,
+    token_endpoint: Callable[[], str | None] = lambda: None,
+    audit: AuditSink = write_to_log,
+) -> web.Application:
+    """
+    Return the service.
+
+    Args:
+        settings: What it is told.
+        clock: Where the time comes from.
+        open_store: Opens the store.
+        keys: The issuer's keys; started and stopped with the application.
+        rules: Where the rules are; None for none.
+        fetcher: Asks the issuer about client credentials.
+        token_endpoint: Returns the issuer's token endpoint as its metadata name it, once they were read.
+        audit: Where audit lines go.
+    """
+    health, metrics = Health(), Metrics(service="revocation")
+    app = create_base_app(
+        service="revocation",
+        clock=clock,
+        health=health,
+        metrics=metrics,
+        settings=settings,
+        openapi=OPENAPI,
+        problem_prefixes=PROBLEM_PREFIXES,
+        quiet_routes=frozenset({"/revocations", "/revocations/changes", "/revocations/snapshot"}),
+    )
+    own = ServiceMetrics(metrics, clock=clock, store=urlsplit(settings.store_url).scheme)
+    terms = settings.terms
+    fingerprints = Fingerprints(settings.revocation_hashing_salt)
+    store = OpeningStore(open_store, needed_retention_seconds=needed_retention(settings))
+    feed = Feed(
+        store=store,
+        clock=clock,
+        skew=terms.skew,
+        max_token_lifetime=terms.max_token_lifetime,
+        fingerprints=fingerprints,
+        metrics=own,
+    )
+    judge = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=feed, clock=clock)
+    instances = Instances(settings.instance or socket.gethostname())
+    service = Service(
+        clock=clock,
+        terms=terms,
+        fingerprints=fingerprints,
+        issuers=settings.issuers,
+        claim_names=frozenset(settings.revocable_claims),
+        keys=keys,
+        judge=judge,
+        login=ClientLogin(
+            token_endpoint=lambda: token_endpoint() or f"{settings.issuer.rstrip('/')}/oauth2/token",
+            fetcher=fetcher or HttpFetcher(allow_plain_http=bool(settings.plain_http_hosts)),
+            judge=judge,
+        ),
+        rules=RuleBook(rules or NoRules(), clock=clock, metrics=own),
+        store=store,
+        acceptance=Acceptance(store=store, feed=feed, clock=clock, terms=terms, fingerprints=fingerprints, metrics=own),
+        feed=feed,
+        instances=instances,
+        audit=AuditLog(audit),
+        metrics=own,
+    )
+    app[FEED], app[RULES], app[SERVICE_PARTS] = feed, service.rules, service
+    _add_routes(app, service, settings)
+    _add_checks(health, service, store)
+    metrics.gauge(
+        "tokenry_revocation_list_age_seconds",
+        "Seconds since the moment up to which the published list is complete.",
+        function=feed.age,
+    )
+    health.on_drain(feed.drain)
+    app.cleanup_ctx.append(_background(service, store))
+    return app
+
+
+def needed_retention(settings: Settings) -> int:
+    """Return for how many seconds the store has to keep a record: the longest rule, or the longest block."""
+    longest = max(settings.terms.max_token_lifetime, MAX_BLOCK_SECONDS)
+    return longest + KEEP_SECONDS + MAX_LEEWAY + math.ceil(1 + MAX_KEPT_SKEW * settings.clock_skew)
+
+
+def _policy(settings: Settings) -> ValidationPolicy:
+    trusted = TrustedIssuer(
+        issuer=settings.issuer,
+        max_token_lifetime=settings.terms.max_token_lifetime,
+        accept_untyped=settings.accept_untyped_tokens,
+    )
+    return ValidationPolicy(issuers=(trusted,), audience=settings.issuer)
+
+
+def _add_routes(app: web.Application, service: Service, settings: Settings) -> None:
+    revocations = Revocations(service)
+    readers = Readers(
+        service,
+        read_scope=settings.list_read_scope,
+        open_reports=settings.open_reports,
+        max_held=settings.max_held_requests,
+    )
+    app.add_routes([
+        web.post("/revocations", revocations.post),
+        web.get("/revocations", readers.plan_b),
+        web.get("/revocations/changes", readers.changes),
+        web.get("/revocations/snapshot", readers.snapshot),
+        web.get("/revocations/{id:[a-z2-7]{1,64}}", revocations.get),
+        web.post("/revocations/{id:[a-z2-7]{1,64}}/undo", revocations.undo),
+        web.post("/oauth2/revoke", revocations.revoke_own),
+        web.post("/notifications/REFRESH_FROM", revocations.refresh_from),
+        web.get("/validators", readers.validators),
+        web.post("/validators/reports", readers.report),
+    ])  # fmt: skip
+
+
+def _add_checks(health: Health, service: Service, store: OpeningStore) -> None:
+    feed, skew = service.feed, service.terms.skew
+
+    def check_list() -> Finding:
+        if feed.publication is None:
+            return failed(store.fault or "the store was not read completely yet")
+        age = feed.age() - skew
+        if age >= REFUSE_AGE_SECONDS:
+            return failed(f"{feed.fault or 'no read'}; the last complete read was {age:.0f} s ago")
+        if feed.fault is not None or age >= WARN_AGE_SECONDS:
+            return degraded(f"{feed.fault or 'no read'}; the last complete read was {age:.0f} s ago")
+        return ok(f"{len(feed.publication)} records")
+
+    def check_keys() -> Finding:
+        keys = service.held_keys()
+        return ok(f"{len(keys)} keys") if keys is not None else failed("no keys of the issuer yet")
+
+    def check_clock() -> Finding:
+        if service.clock_is_off:
+            return failed("the clock is off: claims and GLOBAL are taken with an issued_before only")
+        return ok()
+
+    def check_rules() -> Finding:
+        rejected = service.rules.rejected
+        return degraded(f"refused: {', '.join(sorted(rejected))}") if rejected else ok()
+
+    health.add("list", check_list)
+    health.add("keys", check_keys)
+    health.add("clock", check_clock)
+    health.add("rules", check_rules)
+
+
+def _background(service: Service, store: OpeningStore) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def running(_app: web.Application) -> AsyncIterator[None]:
+        service.keys.start()
+        loops: list[Coroutine[None, None, None]] = [store.open(), service.feed.run(), service.rules.run()]
+        tasks = [asyncio.create_task(each) for each in [*loops, _share(service)]]
+        yield
+        service.feed.drain()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(service.keys.stop)
+        await store.close()
+
+    return running
+
+
+async def _share(service: Service) -> None:
+    """Share this replica's view of the validators; when that fails, the view is older for a while."""
+    while True:
+        await asyncio.sleep(SHARE_SECONDS)
+        view = service.instances.view(now=service.clock.now())
+        with contextlib.suppress(StoreUnavailable, ConfigurationError):
+            await service.store.remember_member(VIEWS, service.instances.replica, view, ttl_seconds=VIEW_TTL_SECONDS)

@@ -1,0 +1,531 @@
+"""Revoking over HTTP: who asks, what for, is it allowed, do it, say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from aiohttp import web
+
+from tokenry.errors import TokenryError, ValidatorNotReady
+from tokenry.jose.encoding import dump_json
+from tokenry.oauth.bearer import bearer_token
+from tokenry.oauth.client_authentication import CHALLENGE_REALM, read_client_credential
+from tokenry.oauth.errors import (
+    OAuthError,
+    bearer_challenge,
+    invalid_client,
+    invalid_request,
+    temporarily_unavailable,
+    unauthorized_client,
+)
+from tokenry.oauth.form import parse_form, parse_query
+from tokenry.oauth.revocation import parse_revocation_request
+from tokenry.revocation.fingerprints import key_fingerprint
+from tokenry.revocation.lists import RevocationList
+from tokenry.serving.application import authorization_values, read_body
+from tokenry.serving.keys import CLIENT_ADDRESS
+from tokenry.serving.problem import Problem
+from tokenry_revocation.acceptance import Attempt, Conflict, KeyReused, NotFound
+from tokenry_revocation.authorization import NotAllowed, authorize, authorize_admin, authorize_reading, authorize_undo
+from tokenry_revocation.callers import Caller, authenticate
+from tokenry_revocation.instances import VIEWS, denied, merge
+from tokenry_revocation.plan_b import MIN_TIME_DELTA
+from tokenry_revocation.ports import RecordOutlivesStore, StoreUnavailable
+from tokenry_revocation.presented_token import examine
+from tokenry_revocation.records import Actor, Record, RecordType
+from tokenry_revocation.requests import (
+    Bounds,
+    ClaimsTarget,
+    GlobalTarget,
+    InvalidRequest,
+    KeyTarget,
+    Revoke,
+    TokenIdTarget,
+    TokenTarget,
+    parse_flag,
+    parse_idempotency_key,
+    parse_revoke,
+    parse_seconds,
+    parse_undo,
+)
+from tokenry_revocation.revoking import (
+    Draft,
+    Signature,
+    draft_claims,
+    draft_global,
+    draft_key,
+    draft_token,
+    draft_token_id,
+    refresh,
+)
+
+if TYPE_CHECKING:
+    from tokenry.clock import Clock
+    from tokenry.jose.jwks import KeySet
+    from tokenry.token_validator import Keys
+    from tokenry_revocation.acceptance import Acceptance, Outcome
+    from tokenry_revocation.audit import AuditLog
+    from tokenry_revocation.callers import Judge
+    from tokenry_revocation.client_login import ClientLogin
+    from tokenry_revocation.feed import Feed
+    from tokenry_revocation.instances import Instances
+    from tokenry_revocation.metrics import ServiceMetrics
+    from tokenry_revocation.ports import RevocationStore
+    from tokenry_revocation.presented_token import PresentedToken
+    from tokenry_revocation.requests import Target
+    from tokenry_revocation.revoking import Fingerprints, Terms
+    from tokenry_revocation.rules import RuleBook
+
+MAX_BODY_BYTES: Final = 64 * 1024
+RETRY_SECONDS: Final = 2  # a store that lost its quorum comes back within seconds, or not for minutes
+STILL_KNOWN: Final = "validators of Plan B keep the revocation until they restart"
+
+_STATUS: Final[dict[type[TokenryError], int]] = {
+    InvalidRequest: HTTPStatus.BAD_REQUEST,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RecordOutlivesStore: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """
+    Everything that the handlers work with.
+
+    Attributes:
+        clock: Where the time comes from.
+        terms: What of the settings decides about records.
+        fingerprints: The hashes.
+        issuers: Issuers whose tokens may be revoked.
+        claim_names: String claims beyond those that are always there.
+        keys: The issuer's keys.
+        judge: Judges callers' tokens.
+        login: Authenticates clients by their secrets.
+        rules: Who may revoke by which claims.
+        store: The store, for its clock.
+        acceptance: Writes records.
+        feed: What is published.
+        instances: Which validators there are.
+        audit: The audit log.
+        metrics: Counts refusals.
+    """
+
+    clock: Clock
+    terms: Terms
+    fingerprints: Fingerprints
+    issuers: frozenset[str]
+    claim_names: frozenset[str]
+    keys: Keys
+    judge: Judge
+    login: ClientLogin
+    rules: RuleBook
+    store: RevocationStore
+    acceptance: Acceptance
+    feed: Feed
+    instances: Instances
+    audit: AuditLog
+    metrics: ServiceMetrics
+
+    @property
+    def bounds(self) -> Bounds:
+        """Return what a request may ask for now."""
+        return Bounds(
+            now=self.clock.now(),
+            skew=self.terms.skew,
+            retention=self.terms.retention,
+            claim_names=self.claim_names,
+        )
+
+    @property
+    def clock_is_off(self) -> bool:
+        """Tell whether our clock is outside its half of the bound, as far as the store can tell."""
+        offset: float | None = getattr(self.store, "clock_offset", None)
+        return offset is not None and abs(offset) > self.terms.skew / 2
+
+    async def refusals(self) -> dict[str, int] | None:
+        """Return how many tokens validators have refused, by fingerprint; None when not known."""
+        try:
+            views = await self.store.recall_members(VIEWS)
+        except StoreUnavailable:
+            return None
+        views[self.instances.replica] = self.instances.view(now=self.clock.now())
+        return merge(views.values(), now=self.clock.now())[1]
+
+    def held_keys(self) -> KeySet | None:
+        """Return the keys at hand."""
+        snapshot = self.keys.snapshot()
+        return None if snapshot is None else snapshot.value
+
+
+class Revocations:
+    """The handlers that change something, and those that tell what was changed."""
+
+    def __init__(self, service: Service) -> None:
+        """Work with *service*."""
+        self._service = service
+
+    # --- POST /revocations ----------------------------------------------------------------------------------
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Revoke a token, an id, claims, a key, or everything."""
+        caller = await authenticate(request, self._service.judge)
+        by = Signature(actor=caller.actor)
+        try:
+            # 1. what is asked for
+            dry_run = parse_flag(request.query.get("dry_run"), name="dry_run")
+            body = await read_body(request, limit=MAX_BODY_BYTES)
+            key = parse_idempotency_key(request.headers.getall("Idempotency-Key", ()))
+            revoke = parse_revoke(body, bounds=self._service.bounds)
+            by = replace(by, reason=revoke.reason, ticket=revoke.ticket)
+            # 2. whether this caller may
+            permission = authorize(caller.info, revoke.target, rules=self._service.rules.rules())
+            by = replace(by, rule=permission.rule)
+            # 3. whether it can be done now
+            self._check_clock(revoke.target)
+            draft = await self._draft(revoke)
+            # 4. say what it would do, or do it
+            if dry_run:
+                self._service.audit.previewed(by, action=draft.type.value)
+                return self._preview(draft, caller)
+            self._check_confirmed(revoke.target)
+            attempt = None if key is None else self._attempt(caller, key, body)
+            outcome = await self._service.acceptance.revoke(draft, by=by, attempt=attempt)
+        except TokenryError as error:
+            self._refuse(error, by, action="revoke")
+        # 5. a token that had expired is not in force by the first record either: taken, as it was then
+        return self._accepted(outcome, created=outcome.created or draft.stillborn)
+
+    def _check_clock(self, target: Target) -> None:
+        """Refuse what our clock would decide while it is off; cut-offs that the caller chose are taken."""
+        defaulted = isinstance(target, ClaimsTarget | GlobalTarget) and target.issued_before is None
+        if defaulted and self._service.clock_is_off:
+            raise Problem(
+                503,
+                "this service's clock is off, so it cannot choose a cut-off: send issued_before",
+                retry_after=RETRY_SECONDS,
+            )
+
+    @staticmethod
+    def _check_confirmed(target: Target) -> None:
+        if isinstance(target, GlobalTarget) and not target.confirmed:
+            raise InvalidRequest('revoking all tokens asks for "confirm": true')
+
+    async def _draft(self, revoke: Revoke) -> Draft:
+        service, target = self._service, revoke.target
+        now, terms, fingerprints = service.clock.now(), service.terms, service.fingerprints
+        match target:
+            case TokenTarget():
+                token = await self._examine(target)
+                return draft_token(token, now=now, reason=revoke.reason, terms=terms, fingerprints=fingerprints)
+            case TokenIdTarget():
+                self._check_issuer(target.iss)
+                return draft_token_id(target, now=now, reason=revoke.reason, terms=terms, fingerprints=fingerprints)
+            case ClaimsTarget():
+                return draft_claims(target, now=now, terms=terms, fingerprints=fingerprints)
+            case KeyTarget():
+                self._check_issuer(target.iss)
+                self._check_other_keys(target)
+                return draft_key(target, now=now, terms=terms, fingerprints=fingerprints)
+            case GlobalTarget():
+                return draft_global(target, now=now, terms=terms, fingerprints=fingerprints)
+
+    async def _examine(self, target: TokenTarget) -> PresentedToken:
+        """Return what can be believed of the token; keys that are not at hand are fetched once."""
+        service = self._service
+        token = examine(target.token, issuers=service.issuers, keys=service.held_keys())
+        if token.verified is None and token.iss == service.terms.issuer:
+            try:
+                await service.keys.arefetch(token.iss)
+            except ValidatorNotReady:
+                return token
+            token = examine(target.token, issuers=service.issuers, keys=service.held_keys())
+        return token
+
+    def _check_issuer(self, iss: str | None) -> None:
+        if iss is not None and iss not in self._service.issuers:
+            raise InvalidRequest("iss is not an issuer that is configured here")
+
+    def _check_other_keys(self, target: KeyTarget) -> None:
+        """
+        Refuse to revoke the last key of our issuer: nothing could be signed, and old validators keep old
+        keys.
+        """
+        service = self._service
+        issuer = target.iss or service.terms.issuer
+        if issuer != service.terms.issuer:
+            return
+        keys = service.held_keys()
+        if keys is None or not keys.has_issuer(issuer):
+            raise Problem(503, "the issuer's keys are not known here now", retry_after=RETRY_SECONDS)
+        salt = service.fingerprints.salt
+        publication = service.feed.publication
+        dead = {
+            entry.fingerprint for live in publication or () if live.type is RecordType.KEY for entry in live.entries
+        }
+        others = keys.kids(issuer) - {target.kid}
+        if not any(key_fingerprint(issuer, kid, salt=salt) not in dead for kid in others):
+            raise Conflict("this would leave the issuer no key to sign with: publish another key first")
+
+    def _preview(self, draft: Draft, caller: Caller) -> web.Response:
+        service, entries = self._service, draft.entries("dry-run")
+        preview = RevocationList.of(
+            entries, salts=service.feed.salts, epoch=1, max_token_lifetime=service.terms.max_token_lifetime
+        )
+        hit = preview.hits(caller.judged, now=draft.now)
+        return _json({
+            "dry_run": True,
+            "type": draft.type.value,
+            "issued_before": next((e.issued_before for e in entries if e.issued_before is not None), None),
+            "in_force_until": draft.in_force_until,
+            "clients": None,
+            "live_tokens": None,
+            "hits_caller": hit is not None,
+        })  # fmt: skip
+
+    def _attempt(self, caller: Caller, key: str, body: bytes) -> Attempt:
+        """Return what makes a retry recognisable; only keyed hashes of caller, key and body are kept."""
+        info, private = caller.info, self._service.fingerprints.private
+        who = dump_json([info.iss, info.sub, info.client_id, key]).decode("utf-8")
+        return Attempt(key=f"idempotency-{private(who)}", request=private(body.decode("utf-8")))
+
+    def _accepted(self, outcome: Outcome, *, created: bool) -> web.Response:
+        self._service.audit.accepted(outcome.record, created=outcome.created)
+        status = HTTPStatus.CREATED if created else HTTPStatus.OK
+        return _json(_answer(outcome.record), status=status)
+
+    def _refuse(self, error: TokenryError, by: Signature, *, action: str) -> NoReturn:
+        """Raise what the caller is told for *error*; refusals are counted and audited."""
+        refusal = _refusal(error)
+        self._service.metrics.refused(refusal.status)
+        detail = refusal.detail if isinstance(refusal, Problem) else refusal.description
+        self._service.audit.refused(by, action=action, status=refusal.status, detail=detail)
+        raise refusal from None
+
+    # --- GET /revocations/{id}, POST /revocations/{id}/undo -------------------------------------------------
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Tell who revoked what, when and why, and how often it was refused since."""
+        caller = await authenticate(request, self._service.judge)
+        by = Signature(actor=caller.actor)
+        try:
+            authorize_reading(caller.info)
+            record = await self._service.acceptance.find(request.match_info["id"])
+            undone = await self._service.acceptance.find_undo(record.id) if record.undoable else None
+        except TokenryError as error:
+            self._refuse(error, by, action="read")
+        return _json({
+            **_answer(record),
+            "in_force": record.in_force(self._service.clock.now()) and undone is None,
+            "issued_before": record.issued_before,
+            "names": list(record.names),
+            "by": _actor(record.actor),
+            "rule": record.rule,
+            "reason": record.reason,
+            "ticket": record.ticket,
+            "undone": None if undone is None else _undone(undone),
+            "denied": denied(record.entries, await self._service.refusals()),
+        })  # fmt: skip
+
+    async def undo(self, request: web.Request) -> web.Response:
+        """Take a mistake back."""
+        caller = await authenticate(request, self._service.judge)
+        by = Signature(actor=caller.actor)
+        try:
+            reason, ticket = parse_undo(await read_body(request, limit=MAX_BODY_BYTES))
+            by = replace(by, reason=reason, ticket=ticket)
+            authorize_undo(caller.info)
+            outcome = await self._service.acceptance.undo(request.match_info["id"], by=by)
+        except TokenryError as error:
+            self._refuse(error, by, action="undo")
+        return self._accepted(outcome, created=outcome.created)
+
+    # --- POST /notifications/REFRESH_FROM -------------------------------------------------------------------
+
+    async def refresh_from(self, request: web.Request) -> web.Response:
+        """Tell Plan B's validators to drop what they have and fetch it again."""
+        caller = await authenticate(request, self._service.judge)
+        by, service = Signature(actor=caller.actor), self._service
+        try:
+            authorize_admin(caller.info)
+            force = parse_flag(request.query.get("force"), name="force")
+            value, now = int(parse_seconds(request.query.get("value"), name="value")), service.clock.now()
+            if not 0 < value <= now:
+                raise InvalidRequest("value is a number of Unix seconds that have passed")
+            record = self._notification(value, now, by, force=force)
+            outcome = await service.acceptance.publish(record)
+        except TokenryError as error:
+            self._refuse(error, by, action="refresh")
+        service.audit.accepted(record, created=outcome.created)
+        answer = {"REFRESH_FROM": record.refresh_from, "REFRESH_TIMESTAMP": record.revoked_at}
+        return _json(answer, status=HTTPStatus.CREATED if outcome.created else HTTPStatus.OK)
+
+    def _notification(self, value: int, now: float, by: Signature, *, force: bool) -> Record:
+        """Return the notification for *value*: the latest one, when it says just that."""
+        service = self._service
+        publication = service.feed.publication
+        if publication is None:
+            raise Problem(503, "the store was not read yet", retry_after=RETRY_SECONDS)
+        keep = max(service.terms.retention, MIN_TIME_DELTA)
+        recent = [live for live in publication if live.type is RecordType.REFRESH_FROM and now < live.revoked_at + keep]
+        latest = max(recent, key=lambda live: live.revoked_at, default=None)
+        if latest is not None and latest.refresh_from != value and not force:
+            raise Conflict(
+                "another value was sent within the retention, and a second one kills an unchanged "
+                "planb-tokeninfo: "
+                "send force=true if there is none"
+            )
+        if latest is not None and latest.refresh_from == value:
+            return _same_notification(latest.id, latest.revoked_at, value, by)
+        return refresh(value, now=now, terms=service.terms, fingerprints=service.fingerprints, by=by)
+
+    # --- POST /oauth2/revoke --------------------------------------------------------------------------------
+
+    async def revoke_own(self, request: web.Request) -> web.Response:
+        """Revoke a token of the client that asks (RFC 7009 section 2)."""
+        if parse_query(request.query_string).names() & {"token", "client_id", "client_secret"}:
+            raise invalid_request("send the parameters in the body, not in the query string")
+        body = await read_body(request, limit=MAX_BODY_BYTES)
+        form = parse_form(body, content_type=request.headers.get("Content-Type"))
+        caller = await self._client(request, form_body=body)
+        token = parse_revocation_request(form)
+        try:
+            presented = await self._examine_own(TokenTarget(token=token))
+        except InvalidRequest:
+            return web.Response()  # section 2.2: what is no token of ours is as good as revoked
+        if presented is None or presented.verified is None:
+            return web.Response()
+        actor = Actor(iss=caller.iss, sub=caller.sub, client_id=caller.client_id)
+        by = Signature(actor=actor)
+        if caller.client_id is None or presented.verified.client_id != caller.client_id:
+            self._service.metrics.refused(HTTPStatus.BAD_REQUEST)
+            self._service.audit.refused(by, action="revoke own", status=400, detail="not its token")
+            raise unauthorized_client("the token was issued to another client; it stays valid")
+        await self._revoke_own(presented, by)
+        return web.Response()
+
+    async def _client(self, request: web.Request, *, form_body: bytes) -> Any:  # noqa: ANN401 -- TokenInfo
+        """Return what the client's token says: the bearer itself, or one had for its credentials."""
+        authorization = authorization_values(request)
+        bearer = bearer_token(authorization)
+        form = parse_form(form_body, content_type=request.headers.get("Content-Type"))
+        if bearer is not None:
+            if form.names() & {"client_secret", "client_assertion"}:
+                raise invalid_request("use one method of authentication, not two")
+            return await self._service.judge.avalidate(bearer)
+        credential = read_client_credential(authorization, form)
+        if credential is None:
+            raise OAuthError(
+                "invalid_client",
+                "client authentication failed",
+                status=401,
+                headers=[
+                    ("WWW-Authenticate", bearer_challenge()),
+                    *invalid_client(realm=CHALLENGE_REALM).headers,
+                ],
+            )
+        return await self._service.login.authenticate(
+            credential,
+            authorization=authorization[0] if authorization else None,
+            realm=form.one("realm"),
+            address=request[CLIENT_ADDRESS],
+        )
+
+    async def _examine_own(self, target: TokenTarget) -> PresentedToken | None:
+        """Return the token if it is verified; one whose key cannot be had may be alive: 503."""
+        service = self._service
+        token = examine(target.token, issuers=service.issuers, keys=service.held_keys())
+        if token.verified is None and token.iss == service.terms.issuer:
+            try:
+                await service.keys.arefetch(token.iss)
+            except ValidatorNotReady:
+                raise temporarily_unavailable("the token's key cannot be had now", retry_after=RETRY_SECONDS) from None
+            token = examine(target.token, issuers=service.issuers, keys=service.held_keys())
+        return token if token.verified is not None else None
+
+    async def _revoke_own(self, presented: PresentedToken, by: Signature) -> None:
+        service = self._service
+        draft = draft_token(
+            presented,
+            now=service.clock.now(),
+            reason=None,
+            terms=service.terms,
+            fingerprints=service.fingerprints,
+        )
+        try:
+            outcome = await service.acceptance.revoke(draft, by=by)
+        except TokenryError as error:
+            service.metrics.refused(HTTPStatus.SERVICE_UNAVAILABLE)
+            service.audit.refused(by, action="revoke own", status=503, detail=type(error).__name__)
+            raise temporarily_unavailable(
+                "not stored: the token may still be accepted", retry_after=RETRY_SECONDS
+            ) from None
+        service.audit.accepted(outcome.record, created=outcome.created)
+
+
+def _refusal(error: TokenryError) -> Problem | OAuthError:
+    """Return what the caller is told for *error*; texts of the store's errors are for the log only."""
+    if isinstance(error, Problem | OAuthError):
+        return error
+    if isinstance(error, NotAllowed):
+        challenge = bearer_challenge(error="insufficient_scope", scope=[error.scope])
+        return Problem(403, str(error), headers=[("WWW-Authenticate", challenge)])
+    if isinstance(error, RecordOutlivesStore):
+        return Problem(422, "it would stay in force longer than the store keeps anything")
+    if isinstance(error, StoreUnavailable):
+        return Problem(503, "not stored: nothing is known to be revoked; send it again", retry_after=RETRY_SECONDS)
+    status = _STATUS.get(type(error))
+    if status is None:
+        raise error
+    return Problem(status, str(error))
+
+
+def _same_notification(name: str, effective: int, value: int, by: Signature) -> Record:
+    return Record(
+        id=name,
+        type=RecordType.REFRESH_FROM,
+        revoked_at=effective,
+        in_force_until=None,
+        propagated_by=effective,
+        plan_b_by=None,
+        actor=by.actor,
+        refresh_from=value,
+    )
+
+
+def _answer(record: Record) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "id": record.id,
+        "type": record.type.value,
+        "revoked_at": record.revoked_at,
+        "in_force_until": record.in_force_until,
+        "propagated_by": record.propagated_by,
+        "plan_b_by": record.plan_b_by,
+    }
+    if record.undoes is not None:
+        answer |= {"undoes": record.undoes, "plan_b": STILL_KNOWN}
+    return answer
+
+
+def _actor(actor: Actor) -> dict[str, Any]:
+    return {"iss": actor.iss, "sub": actor.sub, "client_id": actor.client_id}
+
+
+def _undone(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "at": record.revoked_at,
+        "by": _actor(record.actor),
+        "reason": record.reason,
+        "ticket": record.ticket,
+    }
+
+
+def _json(members: dict[str, Any], *, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(body=dump_json(members), status=status, content_type="application/json")
+
+
+__all__ = ["Revocations", "Service"]

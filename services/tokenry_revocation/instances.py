@@ -1,0 +1,226 @@
+"""
+Which validators there are, what they have applied, and what they have refused.
+
+A validator names itself in each poll, and its cursor tells up to when it has every revocation. Each replica
+keeps what it has heard itself, and shares it through the store; losing it costs nothing but the view.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenry.errors import ProtocolError
+from tokenry.jose.encoding import b64url_encode, dump_json, parse_json_object
+from tokenry_revocation.requests import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tokenry.revocation.entries import Entry
+
+INSTANCE_HEADER: Final = "Tokenry-Instance"
+VIEWS: Final = "validators"  # the group of the store that the replicas' views are in
+MAX_INSTANCES: Final = 2000  # of one replica's view: 200 kB as JSON, below what the store remembers
+MAX_REFUSALS: Final = 1000  # fingerprints in one report, and in one replica's counts
+KEEP_SECONDS: Final = 600.0  # a validator that was silent for so long is gone
+
+_INSTANCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._:@-]{0,99})/([A-Za-z0-9][A-Za-z0-9._+-]{0,31})")
+_FINGERPRINT = re.compile(r"[A-Za-z0-9_-]{22}")
+_MAX_COUNT: Final = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """
+    The name that a validator gives itself.
+
+    Attributes:
+        name: Which one it is.
+        version: Its version of the library.
+    """
+
+    name: str
+    version: str
+
+    @classmethod
+    def parse(cls, text: str | None) -> Instance | None:
+        """Return the instance that the header names; None when there is none or it is not of the form."""
+        found = _INSTANCE.fullmatch(text or "")
+        return None if found is None else cls(found[1], found[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """
+    What a validator tells of itself.
+
+    Attributes:
+        instance: Who tells.
+        as_of: Unix seconds up to which it has applied every revocation; None when not said.
+        list_age: Seconds that its list is old; None when not said.
+        refusals: How many tokens it has refused since its last report, by fingerprint.
+    """
+
+    instance: Instance
+    as_of: float | None
+    list_age: float | None
+    refusals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Seen:
+    version: str
+    last_poll: float
+    as_of: float | None = None
+    list_age: float | None = None
+    reported_at: float | None = None
+    verified: bool = False
+
+
+class Instances:
+    """
+    What this replica has heard.
+
+    Attributes:
+        replica: The name that its view is shared under.
+    """
+
+    def __init__(self, replica: str) -> None:
+        """Begin having heard nothing, as *replica*."""
+        self.replica = replica
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._refusals: Counter[str] = Counter()
+
+    def polled(self, instance: Instance | None, *, now: float, as_of: float | None) -> None:
+        """Note that *instance* polled at *now*, having applied everything up to *as_of* (Unix seconds)."""
+        if instance is None:
+            return
+        seen = self._of(instance, now)
+        seen.last_poll = now
+        if as_of is not None:
+            seen.as_of = max(as_of, seen.as_of or 0.0)
+
+    def reported(self, report: Report, *, now: float, verified: bool) -> None:
+        """Note a *report*; one without a bearer is marked, and counts no refusals."""
+        seen = self._of(report.instance, now)
+        seen.reported_at, seen.verified = now, verified
+        seen.list_age = report.list_age
+        if report.as_of is not None:
+            seen.as_of = max(report.as_of, seen.as_of or 0.0)
+        if verified:
+            self._count(report.refusals)
+
+    def _of(self, instance: Instance, now: float) -> _Seen:
+        seen = self._seen.setdefault(instance.name, _Seen(instance.version, now))
+        seen.version = instance.version
+        self._seen.move_to_end(instance.name)
+        if len(self._seen) > MAX_INSTANCES:
+            self._seen.popitem(last=False)
+        return seen
+
+    def _count(self, refusals: dict[str, int]) -> None:
+        for fingerprint, number in refusals.items():
+            if fingerprint in self._refusals or len(self._refusals) < MAX_REFUSALS:
+                self._refusals[fingerprint] += number
+
+    def view(self, *, now: float) -> bytes:
+        """Return what this replica has heard, to be shared."""
+        alive = {
+            name: [seen.version, seen.last_poll, seen.as_of, seen.list_age, seen.reported_at, seen.verified]
+            for name, seen in self._seen.items()
+            if now - max(seen.last_poll, seen.reported_at or 0.0) < KEEP_SECONDS
+        }
+        return dump_json({"instances": alive, "refusals": dict(self._refusals)})
+
+
+def merge(views: Iterable[bytes], *, now: float) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """
+    Return all validators of *views*, sorted by name, and the refusals by fingerprint.
+
+    A view that cannot be read (of another version) is left out.
+    """
+    latest: dict[str, list[Any]] = {}
+    refusals: Counter[str] = Counter()
+    for view in views:
+        try:
+            document = parse_json_object(view)
+            instances, counts = document["instances"], document["refusals"]
+        except (ProtocolError, KeyError):
+            continue
+        refusals.update(counts)
+        for name, row in instances.items():
+            latest[name] = _later(latest[name], row) if name in latest else row
+    return [_shown(name, row, now) for name, row in sorted(latest.items())], dict(refusals)
+
+
+def denied(entries: Iterable[Entry], refusals: Mapping[str, int] | None) -> int | None:
+    """Return how many tokens *entries* have refused, as validators report it; None when not known."""
+    if refusals is None:
+        return None
+    fingerprints = {entry.fingerprint for entry in entries if entry.fingerprint is not None}
+    return sum(refusals.get(b64url_encode(fingerprint), 0) for fingerprint in fingerprints)
+
+
+def _later(a: list[Any], b: list[Any]) -> list[Any]:
+    later, earlier = (a, b) if a[1] >= b[1] else (b, a)
+    as_of = max((row[2] for row in (a, b) if row[2] is not None), default=None)
+    reported = max((later, earlier), key=lambda row: row[4] or 0.0)
+    return [later[0], later[1], as_of, reported[3], reported[4], reported[5]]
+
+
+def _shown(name: str, row: list[Any], now: float) -> dict[str, Any]:
+    version, last_poll, as_of, list_age, reported_at, verified = row
+    return {
+        "name": name,
+        "version": version,
+        "last_poll": round(last_poll, 3),
+        "applied_as_of": as_of,
+        "lag": None if as_of is None else round(max(0.0, now - as_of), 3),
+        "list_age": list_age,
+        "reported_at": reported_at,
+        "verified": verified,
+    }
+
+
+def parse_report(body: bytes) -> Report:
+    """
+    Return the report that *body* is; members that are not known are ignored, since it decides nothing.
+
+    Raises:
+        InvalidRequest: It is no JSON object, or a member is of the wrong type.
+    """
+    try:
+        members = parse_json_object(body)
+    except ProtocolError:
+        raise InvalidRequest("the body is not a strict JSON object") from None
+    instance = Instance.parse(f"{members.get('name')}/{members.get('version')}")
+    if instance is None:
+        raise InvalidRequest("name and version are short texts of letters, digits and ._:@-")
+    return Report(
+        instance=instance,
+        as_of=_seconds(members.get("as_of"), "as_of"),
+        list_age=_seconds(members.get("list_age"), "list_age"),
+        refusals=_refusals(members.get("refusals")),
+    )
+
+
+def _seconds(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
+        raise InvalidRequest(f"{name} is a number of seconds")
+    return float(value)
+
+
+def _refusals(value: object) -> dict[str, int]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > MAX_REFUSALS:
+        raise InvalidRequest(f"refusals is an object of at most {MAX_REFUSALS} fingerprints and counts")
+    for fingerprint, number in value.items():
+        if not _FINGERPRINT.fullmatch(fingerprint) or type(number) is not int or not 0 <= number < _MAX_COUNT:
+            raise InvalidRequest("refusals are counts by fingerprint (22 characters of base64url)")
+    return value
