@@ -82,6 +82,7 @@ class SecretChecks:
         queue: int = 64,
         remember_seconds: float = REMEMBER_SECONDS,
         observe: Callable[[str, float], None] | None = None,
+        compare: Callable[[StoredHash, str], bool] = matches,
     ) -> None:
         """
         Start no thread yet.
@@ -92,12 +93,14 @@ class SecretChecks:
             threads: How many slow checks run at once; more than processors only makes each slower.
             queue: How many may wait for a thread before `ChecksBusy`.
             remember_seconds: How long a match is remembered; 0 for never.
+            compare: Compares one hash with one candidate, and takes its time.
             observe: Called with the kind of the costliest hash and the seconds that a check took.
         """
         self._clock = clock
         self._key = key
         self._slots = threads + queue
         self._remember_seconds = remember_seconds
+        self._compare = compare
         self._observe = observe or (lambda _kind, _seconds: None)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="secret-check")
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
@@ -130,14 +133,14 @@ class SecretChecks:
         """
         text = secret.reveal()
         # 1. what costs nothing
-        if any(matches(each, text) for each in stored if not each.slow):
+        if any(self._compare(each, text) for each in stored if not each.slow):
             return
         slow = [each for each in stored if each.slow]
         if any(self._is_remembered(text, each) for each in slow):
             return
         # 2. what costs time
         if not slow and not decoy.hash.slow:
-            matches(decoy.hash, text)
+            self._compare(decoy.hash, text)
             raise WrongSecret("no stored secret matches")
         found = await self._shared(text, slow, subject=subject, decoy=decoy)
         if found is None:
@@ -160,7 +163,7 @@ class SecretChecks:
 
     async def _in_pool(self, text: str, slow: Sequence[StoredHash], decoy: Decoy) -> StoredHash | None:
         began = self._clock.monotonic()
-        found = await asyncio.get_running_loop().run_in_executor(self._pool, _judge, text, slow, decoy)
+        found = await asyncio.get_running_loop().run_in_executor(self._pool, self._judge, text, slow, decoy)
         costliest = max((*slow, decoy.hash), key=lambda each: each.microseconds)
         self._observe(str(costliest.kind), self._clock.monotonic() - began)
         return found
@@ -185,12 +188,11 @@ class SecretChecks:
             mac.update(len(data).to_bytes(4, "big") + data)
         return mac.digest()
 
-
-def _judge(text: str, slow: Sequence[StoredHash], decoy: Decoy) -> StoredHash | None:
-    for each in slow:
-        if matches(each, text):
-            return each
-    comparable = sum(2 * each.microseconds >= decoy.hash.microseconds for each in slow)
-    for _ in range(decoy.count - comparable):
-        matches(decoy.hash, text)
-    return None
+    def _judge(self, text: str, slow: Sequence[StoredHash], decoy: Decoy) -> StoredHash | None:
+        for each in slow:
+            if self._compare(each, text):
+                return each
+        comparable = sum(2 * each.microseconds >= decoy.hash.microseconds for each in slow)
+        for _ in range(decoy.count - comparable):
+            self._compare(decoy.hash, text)
+        return None

@@ -170,7 +170,8 @@ def _matches_bcrypt(text: str, candidate: bytes) -> bool:
         found = bcrypt.checkpw(candidate[:BCRYPT_BYTES], text.encode("ascii"))
     except ValueError:
         return False
-    return found and len(candidate) <= BCRYPT_BYTES
+    # bcrypt repeats the secret with a NUL between, so that `a` and `a NUL a` are one to it.
+    return found and len(candidate) <= BCRYPT_BYTES and b"\0" not in candidate
 
 
 def _matches_sha256(text: str, candidate: bytes) -> bool:

@@ -1,0 +1,10 @@
+import pytest
+
+from tests.services.issuer.support import running
+
+
+@pytest.fixture
+async def issuer(tmp_path):
+    """An issuer with three realms, a handful of clients and users, and two keys."""
+    async with running(tmp_path) as around:
+        yield around
