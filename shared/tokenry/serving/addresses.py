@@ -93,9 +93,7 @@ def _network(text: str) -> Network:
         raise ValueError("write networks such as 10.0.0.0/8 or fd00::/8, without host bits") from None
 
 
-def client_address(
-    peer: str | None, *, forwarded_for: Sequence[str], trusted_proxies: Sequence[Network]
-) -> str:
+def client_address(peer: str | None, *, forwarded_for: Sequence[str], trusted_proxies: Sequence[Network]) -> str:
     """
     Return the address of the caller, as far as the trusted proxies vouch for it.
 

@@ -254,9 +254,7 @@ def refusal_of(error: Exception) -> OAuthError | Problem | None:
 
 def _of_http_exception(error: web.HTTPException) -> Problem:
     kept = [
-        (name, value)
-        for name, value in error.headers.items()
-        if name not in {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}
+        (name, value) for name, value in error.headers.items() if name not in {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}
     ]
     detail = {
         HTTPStatus.NOT_FOUND: "there is nothing here",

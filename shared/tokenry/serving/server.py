@@ -91,19 +91,18 @@ async def serve(
     Raises:
         ConfigurationError: An address cannot be listened on.
     """
-    sockets = [_bound(parse_listen_address(text), reuse_port=reuse_port) for text in listen]
     runner = web.AppRunner(app, shutdown_timeout=finish_seconds, handler_cancellation=False)
-    servers: list[asyncio.Server] = []
-    try:
+    async with AsyncExitStack() as stack:
+        sockets = []
+        for address in map(parse_listen_address, listen):
+            sockets.append(_bound(address, reuse_port=reuse_port))
+            stack.callback(_close, sockets[-1], address.path)
+        # What runs last is registered first: listening ends before requests in flight are waited for.
+        stack.push_async_callback(runner.cleanup)
         await runner.setup()
-        servers.extend([await _listen(app, runner, sock, tls) for sock in sockets])
-        yield Serving([_name(sock) for sock in sockets], scheme="http" if tls is None else "https")
-    finally:
-        for server in servers:
-            server.close()
-        await runner.cleanup()
         for sock in sockets:
-            _close(sock)
+            stack.callback((await _listen(app, runner, sock, tls)).close)
+        yield Serving([_name(sock) for sock in sockets], scheme="http" if tls is None else "https")
 
 
 async def _listen(
@@ -177,16 +176,14 @@ def _name(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _close(sock: socket.socket) -> None:
-    if sock.family == socket.AF_UNIX and sock.fileno() != -1:
-        with suppress(OSError):
-            Path(sock.getsockname()).unlink()
+def _close(sock: socket.socket, path: str | None) -> None:
     sock.close()
+    if path is not None:
+        with suppress(OSError):
+            Path(path).unlink()
 
 
-def run(
-    app_factory: Callable[[], web.Application], settings: ServiceSettings, *, service: str = "service"
-) -> int:
+def run(app_factory: Callable[[], web.Application], settings: ServiceSettings, *, service: str = "service") -> int:
     """
     Serve the application that *app_factory* makes (inside the event loop) until a signal stops it.
 

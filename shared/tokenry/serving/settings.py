@@ -109,14 +109,7 @@ def check_http_url(text: str) -> str:
         raise ValueError("write an absolute URL such as https://issuer.example.org")
     if url.username is not None or url.password is not None:
         raise ValueError("a URL carries no user name or password; put credentials into their own settings")
-    if (
-        url.query
-        or url.fragment
-        or "?" in text
-        or "#" in text
-        or not text.isascii()
-        or re.search(r"\s", text)
-    ):
+    if url.query or url.fragment or "?" in text or "#" in text or not text.isascii() or re.search(r"\s", text):
         raise ValueError("write the URL without query, fragment, spaces or non-ASCII characters")
     return text
 
@@ -200,9 +193,7 @@ class ServiceSettings(BaseModel):
     tls_certificate_file: Path | None = Field(
         None, description="PEM file with the certificate chain to serve; default: plain HTTP."
     )
-    tls_private_key_file: Path | None = Field(
-        None, description="PEM file with the certificate's private key."
-    )
+    tls_private_key_file: Path | None = Field(None, description="PEM file with the certificate's private key.")
     trusted_proxies: Networks = Field(
         (),
         description="Networks of the reverse proxies in front, such as 10.0.0.0/8: their X-Forwarded-For is "
@@ -291,7 +282,7 @@ class ServiceSettings(BaseModel):
             )
         for name, field in type(self).model_fields.items():
             if _is_outgoing(field):
-                yield from self._check_outgoing(names_of(name, field)[0], getattr(self, name))
+                yield from self._check_outgoing(names_of(name, field)[0], getattr(self, name, None))
 
     def _check_outgoing(self, env: str, value: str | None) -> Iterator[str]:
         url = urlsplit(value or "")

@@ -1,0 +1,148 @@
+import io
+import json
+import logging
+import threading
+
+import pytest
+import structlog
+
+from tests.support.access_tokens import token
+from tokenry.serving.access_log import REDACTED, LineWriter, configure_logging, redact_text, redact_value
+from tokenry.serving.keys import current_request_id
+from tokenry.serving.settings import ServiceSettings
+
+TOKEN = token()
+
+
+@pytest.fixture
+def lines():
+    """Configure logging; the function returns the lines written so far."""
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    writer = configure_logging(ServiceSettings(environment="test"), service="svc", stream=stream)
+
+    def read():
+        writer.close()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield read
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+def test_a_line_is_one_json_object_with_what_every_line_has(lines):
+    reset = current_request_id.set("r-1")
+    structlog.get_logger("x").info("something", reason="why")
+    current_request_id.reset(reset)
+    (line,) = lines()
+    assert line.pop("ts").endswith("Z")
+    assert line == {
+        "event": "something", "level": "info", "service": "svc", "environment": "test", "request_id": "r-1",
+        "reason": "why",
+    }  # fmt: skip
+
+
+def test_the_standard_librarys_logging_goes_the_same_way(lines):
+    logging.getLogger("tokenry").warning("keys of %s", "issuer")
+    (line,) = lines()
+    assert (line["event"], line["level"], line["service"], line["logger"]) == (
+        "keys of issuer", "warning", "svc", "tokenry",
+    )  # fmt: skip
+
+
+def test_below_the_level_nothing_is_written(lines):
+    structlog.get_logger("x").debug("no")
+    logging.getLogger("aiohttp").info("no")
+    assert lines() == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": TOKEN},
+        {"event": "x", "header": f"Bearer {TOKEN}"},
+        {"event": "x", "nested": {"deep": [{"a": (TOKEN,)}]}},
+        {"event": "x", "raw": TOKEN.encode()},
+        {"event": "x", "error": ValueError(f"bad {TOKEN}")},
+        {"event": f"GET /?access_token={TOKEN}&x=1"},
+    ],
+)
+def test_no_token_reaches_a_line(lines, event):
+    structlog.get_logger("x").info(**event)
+    (line,) = lines()
+    text = json.dumps(line)
+    assert REDACTED in text
+    assert not any(part in text for part in TOKEN.split("."))
+
+
+def test_no_token_reaches_a_line_through_a_traceback(lines):
+    try:
+        raise ValueError(f"cannot read {TOKEN}")  # noqa: TRY301 -- it must have a traceback
+    except ValueError as error:
+        structlog.get_logger("x").error("failed", exc_info=error)
+        logging.getLogger("other").exception("failed %s", TOKEN)
+    ours, theirs = lines()
+    assert "Traceback" in ours["exception"]
+    for line in (ours, theirs):
+        assert TOKEN.split(".")[1] not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Authorization: Basic dXNlcjpwdw==", "authorization='Bearer abc'", "basic dXNlcjpwdw==",
+     "Bearer opaque-token", "client_secret=hunter2&x=1", "password=hunter2", "DPoP abc.def"],
+)  # fmt: skip
+def test_credentials_of_every_kind_are_replaced(text):
+    cleaned = redact_text(text)
+    assert REDACTED in cleaned
+    assert not any(word in cleaned for word in ("dXNlcjpwdw", "abc", "opaque", "hunter2"))
+
+
+@pytest.mark.parametrize("text", ["listening on 127.0.0.1:80", "eyesight", "kid abc", "token refused", "12 keys"])
+def test_ordinary_text_stays(text):
+    assert redact_text(text) == text
+
+
+def test_what_lies_too_deep_is_replaced_whole():
+    value: object = TOKEN
+    for _ in range(50):
+        value = [value]
+    assert TOKEN not in str(redact_value(value))
+
+
+def test_a_fake_line_in_a_value_stays_within_its_line(lines):
+    structlog.get_logger("x").info("login", name='a\r\n{"event": "admin logged in"}\udcff')
+    assert len(lines()) == 1
+
+
+class Stuck(io.StringIO):
+    """A pipe whose reader has stopped."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+
+    def write(self, text):
+        self.go.wait(10)
+        return super().write(text)
+
+
+def test_a_reader_that_has_stopped_costs_lines_and_not_time():
+    stream = Stuck()
+    writer = LineWriter(stream, max_lines=5)
+    for number in range(100):
+        writer.write(str(number))
+    assert writer.dropped >= 90
+    stream.go.set()
+    writer.close()
+    assert stream.getvalue().startswith("0\n1\n")
+
+
+def test_a_closed_pipe_is_survived():
+    stream = io.StringIO()
+    stream.close()
+    writer = LineWriter(stream)
+    writer.write("x")
+    writer.close()
+    assert writer.dropped
