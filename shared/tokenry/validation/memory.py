@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from tokenry.validation.policy import TrustedIssuer
 
 SEEN_PER_REMEMBERED: Final = 4
-"""
-How many more hashes of tokens seen once are kept than tokens: a hash takes a hundredth of a token's memory.
-"""
+"""How many more hashes of tokens seen once are kept than tokens: a hash takes about 100 bytes."""
 
 
 class VerifiedToken:

@@ -168,7 +168,7 @@ def test_the_depth_is_counted_exactly():
 
 
 def test_brackets_side_by_side_or_in_strings_are_no_depth():
-    wide = {"a": [[], {}] * 100, "[[[{{{": "[" * 100 + '\\"' + "{" * 100}
+    wide = {"back\\": [[], {}] * 100, '\\"': [], "[[[{{{": "[" * 100 + '\\"' + "{" * 100}
     assert parse_json_object(dump_json(wide)) == wide
 
 

@@ -274,9 +274,7 @@ def test_signing_twice_gives_the_same_bytes():
 def test_the_nonce_is_that_of_the_rfc():
     # RFC 6979 appendix A.2.5, SHA-256, "sample": r as printed, s replaced by n - s where it is the high one.
     key = PrivateKey(
-        ec.derive_private_key(
-            0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721, ec.SECP256R1()
-        )
+        ec.derive_private_key(0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721, ec.SECP256R1())
     )
     signature = key.sign(b"sample")
     s = 0xF7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8

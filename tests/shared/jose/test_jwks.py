@@ -34,9 +34,7 @@ def test_a_key_that_cannot_be_used_does_not_take_the_others_with_it():
     oct_key = {"kty": "oct", "kid": "o", "k": "AAAA"}
     for_encryption = {**TWO.to_jwk(), "use": "enc"}
     private = {**TWO.to_jwk(), "d": "AAAA"}
-    keys = KeySet.parse(
-        document(off_curve, oct_key, for_encryption, private, 5, None, ONE.to_jwk()), issuer=ISSUER
-    )
+    keys = KeySet.parse(document(off_curve, oct_key, for_encryption, private, 5, None, ONE.to_jwk()), issuer=ISSUER)
     assert keys.kids(ISSUER) == {ONE.kid}
     assert len(keys.rejected) == 6
     assert "not on the curve" in keys.rejected[0]

@@ -131,9 +131,13 @@ def test_a_longer_jws_is_read_where_it_is_allowed():
     assert jws.split(token, max_bytes=20_000).payload == b"x" * 10_000
 
 
-def test_the_largest_token_is_split():
-    rest = 8192 - len("e30..AA")
-    assert len(jws.split(f"e30.{'A' * (rest - rest % 4)}.AA").payload) > 6000
+def test_the_largest_token_is_split_and_not_one_character_more():
+    token = f"e30.{'A' * 8184}.AAA"
+    assert len(token) == jws.MAX_TOKEN_BYTES
+    assert len(jws.split(token).payload) == 6138
+    with pytest.raises(jws.MalformedJws) as refused:
+        jws.split(f"{token}A")
+    assert refused.value.reason is Reason.TOO_LARGE
 
 
 def test_the_parts_are_not_printed():
@@ -155,9 +159,7 @@ def test_the_twin_verifies_where_any_s_is_accepted_and_only_there():
 def test_a_token_with_another_kind_of_signature_has_no_twin():
     for header in ({"alg": "RS256"}, {"alg": "none"}, {}):
         assert jws.twin(compact(header)) == compact(header)
-    assert jws.twin(compact({"alg": "ES384"}, signature=b"\1" * 96)) != compact(
-        {"alg": "ES384"}, signature=b"\1" * 96
-    )
+    assert jws.twin(compact({"alg": "ES384"}, signature=b"\1" * 96)) != compact({"alg": "ES384"}, signature=b"\1" * 96)
 
 
 @pytest.mark.parametrize(

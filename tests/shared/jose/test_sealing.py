@@ -42,7 +42,8 @@ def test_nothing_is_used_twice():
 
 
 @pytest.mark.parametrize(
-    ("kid", "use"), [("k2", "token"), ("k1", "list"), ("", "token"), ("k1", ""), ('k1","use":"token', "")]
+    ("kid", "use"),
+    [("k2", "token"), ("k1", "list"), ("", "token"), ("k1", ""), ("k1t", "oken"), ('k1","use":"token', "")],
 )
 def test_it_opens_for_no_other_kid_or_use(kid, use):
     with pytest.raises(UnsealingFailed):
