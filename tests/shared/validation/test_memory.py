@@ -72,6 +72,19 @@ def test_tokens_that_are_seen_once_drive_nothing_out():
     assert len(memory) == 1
 
 
+def test_a_sight_is_remembered_for_a_while_when_there_are_many():
+    memory = VerifiedTokens(10)
+    use(memory, "rare", times=1)
+    for number in range(5 * SEEN_PER_REMEMBERED):
+        use(memory, f"token {number}", times=1)
+    memory.admit("rare", GOOD)
+    assert memory.get("rare") is GOOD
+    for number in range(10 * SEEN_PER_REMEMBERED + 1):
+        use(memory, f"other {number}", times=1)
+    memory.admit("token 0", GOOD)
+    assert memory.get("token 0") is None
+
+
 def test_what_is_forgotten_is_gone_from_both_generations():
     memory = VerifiedTokens(4)
     use(memory, "a", "b", "c")
