@@ -463,7 +463,7 @@ def _contradictions_of_the_rest(
 
 
 def _validated(field: FieldInfo, value: object) -> object:
-    annotated: Any = Annotated[(field.annotation, *field.metadata)]
+    annotated: Any = Annotated[(field.annotation, None, *field.metadata)]  # metadata may be empty
     return TypeAdapter(annotated, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
 
 

@@ -28,6 +28,7 @@ class Example(ServiceSettings):
     store: Annotated[HttpUrl, Env("TOKENRY_STORE", "OLD_STORE")] = Field(description="The store; name it.")
     wait: Duration = Field(25.0, description="Seconds.")
     salt: SecretText | None = Field(None, description="Secret.")
+    plain: str | None = Field(None, description="Without any rule of its own.")
     names: Names = Field((), description="Names.")
     count: int = Field(3, ge=1, description="How many.")
 
@@ -106,7 +107,7 @@ def test_all_faults_are_told_at_once_each_with_its_name_and_what_to_do():
 
 
 def test_a_rule_between_settings_is_told_beside_a_faulty_field():
-    found = faults({"TOKENRY_STORE": "ftp://x", "TOKENRY_WAIT": "40", "TOKENRY_COUNT": "6"})
+    found = faults({"TOKENRY_STORE": "ftp://x", "TOKENRY_WAIT": "40", "TOKENRY_COUNT": "6", "TOKENRY_PLAIN": "x"})
     assert len(found) == 2
     assert any(fault.startswith("TOKENRY_WAIT and TOKENRY_COUNT") for fault in found)
 
