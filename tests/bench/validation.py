@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SALT = b"a salt of the list, 32 bytes long"[:32]
-POLICY = ValidationPolicy(
-    issuers=(TrustedIssuer(issuer=ISSUER, max_token_lifetime=LIFETIME),), audience=AUDIENCE
-)
+POLICY = ValidationPolicy(issuers=(TrustedIssuer(issuer=ISSUER, max_token_lifetime=LIFETIME),), audience=AUDIENCE)
 
 
 def a_list() -> RevocationList:
@@ -95,9 +93,7 @@ def measure() -> dict[str, float]:
     return {
         "bare": seconds(bare_verification(compact), number=500),
         "with signature": seconds(validation(each_time, compact, revocations), number=500),
-        "with signature, empty list": seconds(
-            validation(each_time, compact, RevocationList.empty()), number=500
-        ),
+        "with signature, empty list": seconds(validation(each_time, compact, RevocationList.empty()), number=500),
         "remembered": seconds(remembered, number=5000),
     }
 

@@ -171,8 +171,6 @@ def test_verification_agrees_with_the_cryptography_on_mutations():
 def test_a_key_of_another_algorithm_does_not_take_the_signature():
     p384 = ec.generate_private_key(ec.SECP384R1()).public_key().public_numbers()
     x, y = (b64url_encode(number.to_bytes(48, "big")) for number in (p384.x, p384.y))
-    key = PublicKey.from_jwk(
-        {"kty": "EC", "crv": "P-384", "kid": "k", "x": x, "y": y}, algorithms=(Algorithm.ES384,)
-    )
+    key = PublicKey.from_jwk({"kty": "EC", "crv": "P-384", "kid": "k", "x": x, "y": y}, algorithms=(Algorithm.ES384,))
     assert not accepts(raw(R, S), key=key)
     assert not accepts(raw(R, S).rjust(96, b"\0"), key=key)

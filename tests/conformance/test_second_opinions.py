@@ -23,9 +23,7 @@ from tokenry.validation.validator import Validator
 
 # PyJWT takes the time from the machine, so here we do too, and keep away from every boundary.
 NOW = int(time.time())
-POLICY = ValidationPolicy(
-    issuers=(TrustedIssuer(issuer=ISSUER, max_token_lifetime=LIFETIME),), audience=AUDIENCE
-)
+POLICY = ValidationPolicy(issuers=(TrustedIssuer(issuer=ISSUER, max_token_lifetime=LIFETIME),), audience=AUDIENCE)
 JWK = KEY.public.to_jwk()
 PYJWT_KEY = jwt.PyJWK(JWK)
 JOSERFC_KEY = ECKey.import_key(JWK)

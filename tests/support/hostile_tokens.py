@@ -10,18 +10,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from tests.support.access_tokens import (
-    ABSENT,
-    AUDIENCE,
-    ISSUER,
-    KEY,
-    LIFETIME,
-    NOW,
-    claims,
-    header,
-    signed,
-    token,
-)
+from tests.support.access_tokens import ABSENT, AUDIENCE, ISSUER, KEY, LIFETIME, NOW, claims, header, signed, token
 from tokenry.errors import Reason
 from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_encode, dump_json
@@ -44,9 +33,7 @@ def unsigned(head: dict[str, Any], signature: bytes = b"") -> str:
 def mac_with_the_public_key() -> str:
     """Return a token whose HS256 secret is the PEM of our public key (RFC 8725 section 2.1)."""
     private = serialization.load_der_private_key(KEY.to_pkcs8_der(), None)
-    pem = private.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    pem = private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     signing_input = f"{b64url_encode(dump_json(header(alg='HS256')))}.{BODY}"
     return f"{signing_input}.{b64url_encode(hmac.digest(pem, signing_input.encode(), hashlib.sha256))}"
 

@@ -30,9 +30,7 @@ MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 MAX_RSA_BITS = 8192
 """A verification takes time that grows with the square of the size; nobody signs tokens with more."""
 
-_PRIVATE_MEMBERS = frozenset(
-    {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
-)  # RFC 7518 sections 6.2.2, 6.3.2, 6.4
+_PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 sections 6.2.2, 6.3.2, 6.4
 
 
 class Algorithm(StrEnum):
@@ -130,9 +128,7 @@ def _signing_scheme(*, deterministic: bool = True) -> ec.ECDSA:
     """Return ECDSA that derives its nonce from key and message (RFC 6979) where the installed OpenSSL can."""
     try:
         return ec.ECDSA(hashes.SHA256(), deterministic_signing=deterministic)
-    except (
-        UnsupportedAlgorithm
-    ):  # pragma: no cover -- OpenSSL before 3.2; then its random generator gives the nonce
+    except UnsupportedAlgorithm:  # pragma: no cover -- OpenSSL before 3.2; then its random generator gives the nonce
         return ec.ECDSA(hashes.SHA256())
 
 
@@ -161,9 +157,7 @@ class PublicKey:
         object.__setattr__(self, "_curve", ECDSA.get(self.algorithm))
 
     @classmethod
-    def from_jwk(
-        cls, jwk: Mapping[str, Any], *, algorithms: Collection[Algorithm] = (Algorithm.ES256,)
-    ) -> PublicKey:
+    def from_jwk(cls, jwk: Mapping[str, Any], *, algorithms: Collection[Algorithm] = (Algorithm.ES256,)) -> PublicKey:
         """
         Return the key that *jwk* describes, if it verifies signatures with one of *algorithms*.
 
@@ -340,9 +334,7 @@ def _kid(jwk: Mapping[str, Any]) -> str:
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
-        raise ProtocolError(
-            "it has private members: this key is known to others now, its owner must replace it"
-        )
+        raise ProtocolError("it has private members: this key is known to others now, its owner must replace it")
     if jwk.get("use", "sig") != "sig":
         raise ProtocolError("it is not for signatures (use)")
     operations = jwk.get("key_ops", ["verify"])
@@ -367,9 +359,7 @@ def _algorithm(jwk: Mapping[str, Any]) -> Algorithm:
     return algorithm
 
 
-def _ec_key(
-    jwk: Mapping[str, Any], curve: _Ecdsa
-) -> tuple[tuple[tuple[str, str], ...], ec.EllipticCurvePublicKey]:
+def _ec_key(jwk: Mapping[str, Any], curve: _Ecdsa) -> tuple[tuple[tuple[str, str], ...], ec.EllipticCurvePublicKey]:
     x, y = (b64url_decode(_text(jwk, name)) for name in ("x", "y"))
     if len(x) != curve.size or len(y) != curve.size:
         raise ProtocolError(f"a coordinate does not have {curve.size} bytes")

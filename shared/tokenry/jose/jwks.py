@@ -46,9 +46,7 @@ class KeySet:
         return cls(MappingProxyType(_by_id(((issuer, key.kid), key) for key in keys)))
 
     @classmethod
-    def parse(
-        cls, document: bytes, *, issuer: str, algorithms: Collection[Algorithm] = (Algorithm.ES256,)
-    ) -> KeySet:
+    def parse(cls, document: bytes, *, issuer: str, algorithms: Collection[Algorithm] = (Algorithm.ES256,)) -> KeySet:
         """
         Return the usable keys of a JWK Set of *issuer* (RFC 7517 section 5).
 
@@ -104,9 +102,7 @@ class KeySet:
 
     def to_jwks(self, issuer: str | None = None) -> bytes:
         """Return the JWK Set of *issuer*, or of all, sorted: the same keys are always the same bytes."""
-        keys = [
-            key for (owner, _), key in sorted(self._keys.items(), key=_identity) if issuer in (None, owner)
-        ]
+        keys = [key for (owner, _), key in sorted(self._keys.items(), key=_identity) if issuer in (None, owner)]
         return dump_json({"keys": [key.to_jwk() for key in keys]})
 
     def __len__(self) -> int:

@@ -164,9 +164,6 @@ def twin(token: str) -> str:
             curve = ECDSA[Algorithm(algorithm)]
         case _:
             return token
-    if (
-        len(jws.signature) != 2 * curve.size
-        or not 0 < int.from_bytes(jws.signature[curve.size :], "big") < curve.order
-    ):
+    if len(jws.signature) != 2 * curve.size or not 0 < int.from_bytes(jws.signature[curve.size :], "big") < curve.order:
         raise MalformedJws(Reason.BAD_SIGNATURE)
     return f"{jws.signing_input.decode('ascii')}.{b64url_encode(curve.twin(jws.signature))}"

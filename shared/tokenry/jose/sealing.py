@@ -145,9 +145,7 @@ class EnvelopeKey:
             raise UnsealingFailed("the secret was not sealed with an envelope key of a file")
         bound = _associated_data(kid, use)
         try:
-            data_key = _decrypt(
-                self._key, sealed.data_key[:NONCE_BYTES], sealed.data_key[NONCE_BYTES:], bound
-            )
+            data_key = _decrypt(self._key, sealed.data_key[:NONCE_BYTES], sealed.data_key[NONCE_BYTES:], bound)
             return _decrypt(data_key, sealed.nonce, sealed.ciphertext, bound)
         except (InvalidTag, ValueError):
             message = "the secret does not open with this envelope key for this kid and use"

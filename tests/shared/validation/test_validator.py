@@ -13,15 +13,7 @@ from hypothesis import strategies as st
 from tests.support.access_tokens import ABSENT, AUDIENCE, ISSUER, KEY, KEYS, LIFETIME, NOW, claims, token
 from tests.support.hostile_tokens import BASE64URL, GOOD, HOSTILE, STRANGER
 from tokenry.claims import TokenInfo
-from tokenry.errors import (
-    InsufficientScope,
-    InvalidToken,
-    Reason,
-    TokenryError,
-    UnknownKey,
-    Unready,
-    ValidatorNotReady,
-)
+from tokenry.errors import InsufficientScope, InvalidToken, Reason, TokenryError, UnknownKey, Unready, ValidatorNotReady
 from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_encode, dump_json
 from tokenry.jose.jwk import Algorithm, PrivateKey
