@@ -18,6 +18,7 @@ from tokenry.jose.jwks import KeySet
 from tokenry.jose.jws import sign
 from tokenry.revocation.judged import JudgedToken
 from tokenry.revocation.wire import LIST_HEADER, ListStamp, parse_list
+from tokenry.serving.keys import HEALTH
 from tokenry.serving.server import serve
 from tokenry.testing.clock import FakeClock
 from tokenry.validation.snapshots import Snapshot
@@ -79,6 +80,9 @@ class FaultyStore(MemoryStore):
         self.down = False
         self.loses_answers = False
         self.appended = 0
+
+    async def close(self):
+        """Stay open: replicas of one test share it, and one may be stopped before another."""
 
     def _check(self):
         if self.down:
@@ -307,6 +311,7 @@ class World:
                     await asyncio.sleep(0)
                 await replica.rules.refresh()
             yield replica
+            app[HEALTH].drain()
 
 
 @pytest.fixture
