@@ -36,13 +36,9 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
         clock = SystemClock()
         own, keys = _keys(settings, clock)
         revocations = _revocations(settings, clock, own)
-        validator = TokenValidator.from_sources(
-            policy_of(settings), keys=keys, revocations=revocations, clock=clock
-        )
+        validator = TokenValidator.from_sources(policy_of(settings), keys=keys, revocations=revocations, clock=clock)
         calls = HttpCalls()
-        app = create_app(
-            settings, clock=clock, validation=validator, keys=keys, revocations=revocations, calls=calls
-        )
+        app = create_app(settings, clock=clock, validation=validator, keys=keys, revocations=revocations, calls=calls)
         app[METRICS].register(
             SourceCollector(
                 {

@@ -76,9 +76,7 @@ def create_app(
             clock=clock,
             realm=settings.introspection_realm,
         ),
-        introspection_limit=TokenBuckets(
-            rate=settings.introspection_rate, burst=settings.introspection_burst
-        ),
+        introspection_limit=TokenBuckets(rate=settings.introspection_rate, burst=settings.introspection_burst),
         introspection_audiences=read_audiences(settings.introspection_audiences),
         upstream=_upstream(settings, calls=calls, clock=clock),
     )

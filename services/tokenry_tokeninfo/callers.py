@@ -133,9 +133,7 @@ class ClientExchange:
         if outcome.token is None:
             raise _refusal(outcome.verdict, credential)
         try:
-            return await self._validation.avalidate(
-                outcome.token.reveal(), scope=frozenset({INTROSPECT_SCOPE})
-            )
+            return await self._validation.avalidate(outcome.token.reveal(), scope=frozenset({INTROSPECT_SCOPE}))
         except InvalidToken:
             # Expired or revoked since: what the issuer says now is asked at the next request.
             self._outcomes.pop(key, None)
@@ -148,8 +146,7 @@ class ClientExchange:
         for reading in credential.readings:
             parts += [reading.client_id, reading.secret.reveal()]
         message = b"".join(
-            len(data).to_bytes(4, "big") + data
-            for data in (p.encode("utf-8", "surrogatepass") for p in parts)
+            len(data).to_bytes(4, "big") + data for data in (p.encode("utf-8", "surrogatepass") for p in parts)
         )
         return hmac.digest(self._hash_key, message, hashlib.sha256)
 
@@ -268,9 +265,7 @@ def _refusal(verdict: _Verdict, credential: ClientCredential) -> OAuthError:
         case _Verdict.WRONG:
             return credential.refusal()
         case _Verdict.NOT_ALLOWED:
-            return OAuthError(
-                "insufficient_scope", f"the client may not have the scope {INTROSPECT_SCOPE}", status=403
-            )
+            return OAuthError("insufficient_scope", f"the client may not have the scope {INTROSPECT_SCOPE}", status=403)
         case _Verdict.NO_REALM:
             return invalid_request("name the client's realm in the parameter realm, such as realm=/services")
         case _:

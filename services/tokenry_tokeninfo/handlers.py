@@ -29,12 +29,7 @@ from tokenry.scope import NO_SCOPE, Scope
 from tokenry.serving.application import authorization_values, deadline, read_body
 from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
 from tokenry.serving.problem import Problem
-from tokenry_tokeninfo.answers import (
-    ACCESS_TOKEN_NOT_VALID,
-    INVALID_TOKEN_BODY,
-    NO_TOKEN_BODY,
-    token_info_body,
-)
+from tokenry_tokeninfo.answers import ACCESS_TOKEN_NOT_VALID, INVALID_TOKEN_BODY, NO_TOKEN_BODY, token_info_body
 from tokenry_tokeninfo.auth_policy import (
     REQUIRE_HEADER,
     AuthPolicy,
@@ -161,9 +156,7 @@ class Handlers:
         if bearer is not None:
             if "client_secret" in form:
                 raise invalid_request("use one method of authentication, not two")
-            return await self._validation.avalidate(
-                bearer, scope=frozenset({INTROSPECT_SCOPE}), audience=self._issuer
-            )
+            return await self._validation.avalidate(bearer, scope=frozenset({INTROSPECT_SCOPE}), audience=self._issuer)
         credential = read_client_credential(authorization, form)
         if credential is None:
             raise not_authenticated()

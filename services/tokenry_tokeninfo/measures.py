@@ -60,18 +60,12 @@ class Measures:
             "tokenry_auth_policy_faults",
             "Requests to /auth whose policy was missing or not understood: a gateway is configured wrongly.",
         )
-        introspections = metrics.counter(
-            "tokenry_introspections", "Introspections by result.", labels=("result",)
-        )
-        self.introspections = {
-            name: introspections.labels(name) for name in ("active", "inactive", "throttled")
-        }
+        introspections = metrics.counter("tokenry_introspections", "Introspections by result.", labels=("result",))
+        self.introspections = {name: introspections.labels(name) for name in ("active", "inactive", "throttled")}
         upstream = metrics.counter(
             "tokenry_upstream_tokeninfo", "Opaque tokens asked about upstream, by result.", labels=("result",)
         )
-        self.upstream = {
-            name: upstream.labels(name) for name in ("hit", "miss", "invalid", "timeout", "failed")
-        }
+        self.upstream = {name: upstream.labels(name) for name in ("hit", "miss", "invalid", "timeout", "failed")}
         _add_gauges(metrics, clock=clock, keys=keys, revocations=revocations)
 
     def validated(self, seconds: float, error: Exception | None = None) -> None:
@@ -160,9 +154,7 @@ class SourceCollector(Collector):
             )
             for result, count in sorted(dict(now.polls).items()):
                 polls.add_metric([result], count)
-            rejected = CounterMetricFamily(
-                f"{name}_rejected", "Answers that were refused.", labels=["reason"]
-            )
+            rejected = CounterMetricFamily(f"{name}_rejected", "Answers that were refused.", labels=["reason"])
             for reason, count in sorted(dict(now.rejected).items()):
                 rejected.add_metric([reason], count)
             yield polls

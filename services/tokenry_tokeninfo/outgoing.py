@@ -57,9 +57,7 @@ class HttpCalls:
         try:
             async with (
                 asyncio.timeout(deadline_seconds),
-                self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False
-                ) as response,
+                self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as response,
             ):
                 return Answer(status=response.status, body=await self._read(response))
         except TimeoutError:

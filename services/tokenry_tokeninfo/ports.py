@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 class Validation(Protocol):
     """Judges tokens: `tokenry.token_validator.TokenValidator`."""
 
-    async def avalidate(
-        self, token: str, *, scope: Scope = NO_SCOPE, audience: str | None = None
-    ) -> TokenInfo:
+    async def avalidate(self, token: str, *, scope: Scope = NO_SCOPE, audience: str | None = None) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon; waits at most 1 s, for an unknown key.
 

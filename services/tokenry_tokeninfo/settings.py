@@ -4,15 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import Algorithm
@@ -80,8 +72,7 @@ def read_trusted_issuers(text: str) -> tuple[TrustedIssuerSetting, ...]:
         return _TRUSTED.validate_json(text)
     except ValidationError as error:
         faults = error.errors(include_input=False, include_url=False, include_context=False)
-        places = (" ".join(map(str, fault["loc"])) for fault in faults)
-        said = [f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=True)]
+        said = [f"{' '.join(map(str, fault['loc'])) or 'all'}: {fault['msg']}" for fault in faults]
         raise ValueError("write a JSON array of issuers; " + "; ".join(said)) from None
 
 
@@ -95,9 +86,7 @@ class Settings(ServiceSettings):
         description="Issuer identifier, as in the tokens' iss. Required, unless "
         "OPENID_PROVIDER_CONFIGURATION_URL tells it.",
     )
-    discovery_url: Annotated[
-        HttpUrl | None, Env("TOKENRY_DISCOVERY_URL", "OPENID_PROVIDER_CONFIGURATION_URL")
-    ] = Field(
+    discovery_url: Annotated[HttpUrl | None, Env("TOKENRY_DISCOVERY_URL", "OPENID_PROVIDER_CONFIGURATION_URL")] = Field(
         None, description="The issuer's metadata document, where it is not below the issuer identifier."
     )
     jwks_url: HttpUrl | None = Field(
@@ -112,10 +101,8 @@ class Settings(ServiceSettings):
         le=300,
         description="Seconds between two reads of the keys, 30 to 300. Larger: removed keys die later.",
     )
-    revocation_url: Annotated[HttpUrl | None, Env("TOKENRY_REVOCATION_URL", "REVOCATION_PROVIDER_URL")] = (
-        Field(
-            None, description="Base URL of the revocation service; default: what the issuer's metadata say."
-        )
+    revocation_url: Annotated[HttpUrl | None, Env("TOKENRY_REVOCATION_URL", "REVOCATION_PROVIDER_URL")] = Field(
+        None, description="Base URL of the revocation service; default: what the issuer's metadata say."
     )
     list_refresh_interval: Annotated[
         Duration, Env("TOKENRY_LIST_REFRESH_INTERVAL", "REVOCATION_PROVIDER_REFRESH_INTERVAL")
@@ -187,10 +174,8 @@ class Settings(ServiceSettings):
     upstream_url: Annotated[HttpUrl | None, Env("TOKENRY_UPSTREAM_URL", "UPSTREAM_TOKENINFO_URL")] = Field(
         None, description="Token info service for tokens that are no JWT; default: such tokens are refused."
     )
-    upstream_cache_size: Annotated[int, Env("TOKENRY_UPSTREAM_CACHE_SIZE", "UPSTREAM_CACHE_MAX_SIZE")] = (
-        Field(
-            10_000, ge=0, le=10_000_000, description="Upstream answers remembered at most; 0 remembers none."
-        )
+    upstream_cache_size: Annotated[int, Env("TOKENRY_UPSTREAM_CACHE_SIZE", "UPSTREAM_CACHE_MAX_SIZE")] = Field(
+        10_000, ge=0, le=10_000_000, description="Upstream answers remembered at most; 0 remembers none."
     )
     upstream_cache_ttl: Annotated[Duration, Env("TOKENRY_UPSTREAM_CACHE_TTL", "UPSTREAM_CACHE_TTL")] = Field(
         60.0,
@@ -218,10 +203,7 @@ class Settings(ServiceSettings):
         if self.list_warn_age > self.list_refuse_age:
             yield "TOKENRY_LIST_WARN_AGE: the warning comes after the refusal; make it smaller"
         if self.list_refuse_age < MIN_REFUSE_AGE:
-            yield (
-                f"TOKENRY_LIST_REFUSE_AGE: a list between two reads may be {MIN_REFUSE_AGE:g} s old; make "
-                "it larger"
-            )
+            yield (f"TOKENRY_LIST_REFUSE_AGE: a list between two reads may be {MIN_REFUSE_AGE:g} s old; make it larger")
         if self.max_token_lifetime != int(self.max_token_lifetime):
             yield "TOKENRY_MAX_TOKEN_LIFETIME: write whole seconds"
 

@@ -109,9 +109,7 @@ class Upstream:
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         try:
             async with asyncio.timeout(self._timeout), self._turn:
-                answer = await self._calls.call(
-                    "GET", self._url, headers=headers, deadline_seconds=self._timeout
-                )
+                answer = await self._calls.call("GET", self._url, headers=headers, deadline_seconds=self._timeout)
         except TimeoutError:
             raise TimedOut("no turn at the upstream within the deadline") from None
         if answer.status in _REFUSED:

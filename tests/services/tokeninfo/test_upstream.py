@@ -1,0 +1,141 @@
+import asyncio
+import json
+
+import pytest
+
+from tests.support.access_tokens import token
+from tokenry.jose.encoding import dump_json
+from tokenry.testing.clock import FakeClock
+from tokenry_tokeninfo.ports import Answer, TimedOut, Unreachable
+from tokenry_tokeninfo.upstream import Upstream
+
+URL = "https://upstream.test/tokeninfo"
+
+
+def said(**members):
+    return Answer(status=200, body=dump_json({"access_token": "opaque", "uid": "old", "expires_in": 100, **members}))
+
+
+async def test_an_opaque_token_is_asked_about_upstream_and_remembered(start):
+    async with start(upstream_url=URL, upstream_timeout=1.5) as service:
+        service.calls.handle = lambda _: said()
+        first, second = await service.info("opaque"), await service.info("opaque")
+        assert [answer.headers["X-Cache"] for answer in (first, second)] == ["MISS", "HIT"]
+        assert first.json == second.json == {"access_token": "opaque", "uid": "old", "expires_in": 100}
+        (asked,) = service.calls.asked
+        assert (asked["url"], asked["headers"]["Authorization"]) == (URL, "Bearer opaque")
+        assert asked["deadline"] == 1.5
+
+
+async def test_a_remembered_answer_grows_old_and_ends_with_the_token(start):
+    async with start(upstream_url=URL, upstream_cache_ttl=1000) as service:
+        service.calls.handle = lambda _: said(expires_in=10)
+        await service.info("opaque")
+        service.clock.advance(9.5)
+        assert (await service.info("opaque")).json["expires_in"] == 0
+        service.clock.advance(0.5)
+        assert (await service.info("opaque")).headers["X-Cache"] == "MISS"
+
+
+async def test_it_is_remembered_no_longer_than_configured(start):
+    async with start(upstream_url=URL, upstream_cache_ttl=5) as service:
+        service.calls.handle = lambda _: said()
+        await service.info("opaque")
+        service.clock.advance(5)
+        assert (await service.info("opaque")).headers["X-Cache"] == "MISS"
+
+
+@pytest.mark.parametrize("expires_in", [None, "100", True, 0, -5])
+async def test_without_a_life_it_is_not_remembered(start, expires_in):
+    async with start(upstream_url=URL) as service:
+        service.calls.handle = lambda _: said(expires_in=expires_in)
+        assert [(await service.info("opaque")).headers["X-Cache"] for _ in range(2)] == ["MISS", "MISS"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_token_that_it_refuses_is_401_and_not_remembered(start, status):
+    async with start(upstream_url=URL) as service:
+        service.calls.handle = lambda _: Answer(status=status, body=b"{}")
+        for _ in range(2):
+            answer = await service.info("opaque")
+            assert (answer.status, answer.json["error"]) == (401, "invalid_token")
+        assert len(service.calls.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(TimedOut("t"), 504), (Unreachable("u"), 502), (Answer(status=500, body=b""), 502),
+     (Answer(status=302, body=b""), 502),
+     (Answer(status=200, body=b"<html>"), 502), (Answer(status=200, body=b"[]"), 502)],
+)  # fmt: skip
+async def test_an_upstream_that_fails_is_502_and_one_that_is_late_504(start, outcome, status):
+    def handle(_call):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async with start(upstream_url=URL) as service:
+        service.calls.handle = handle
+        answer = await service.info("opaque")
+        assert (answer.status, set(answer.json)) == (status, {"error", "error_description"})
+
+
+async def test_what_is_no_bearer_token_is_not_sent_on(start):
+    async with start(upstream_url=URL) as service:
+        for text in (" x", "a b", "a\tb", "a\u00e9", '"'):
+            answer = await service.ask("GET", "/oauth2/tokeninfo", params={"access_token": text})
+            assert answer.status == 401
+        assert service.calls.asked == []
+
+
+async def test_a_jwt_is_never_sent_on(start):
+    async with start(upstream_url=URL) as service:
+        assert (await service.info(token())).status == 200
+        assert (await service.info("a.b.c")).status == 401
+        assert service.calls.asked == []
+
+
+async def test_without_an_upstream_an_opaque_token_is_refused(service):
+    assert (await service.info("opaque")).status == 401
+
+
+async def test_calls_at_a_time_are_bounded_and_waiting_counts_against_the_deadline():
+    running, most = 0, 0
+
+    class Slow:
+        async def call(self, *_args, **_more):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            try:
+                await asyncio.sleep(0.1)
+            finally:
+                running -= 1
+            return said()
+
+    upstream = Upstream(
+        url=URL, calls=Slow(), clock=FakeClock(), timeout_seconds=0.25, cache_size=9, cache_seconds=9, concurrency=2
+    )
+    outcomes = await asyncio.gather(*(upstream.ask(f"t{n}") for n in range(10)), return_exceptions=True)
+    assert most == 2
+    assert {type(outcome).__name__ for outcome in outcomes} == {"UpstreamAnswer", "TimedOut"}
+
+
+async def test_memory_is_bounded_by_count():
+    class Quick:
+        async def call(self, *_args, **_more):
+            return said()
+
+    upstream = Upstream(
+        url=URL, calls=Quick(), clock=FakeClock(), timeout_seconds=1, cache_size=3, cache_seconds=9, concurrency=1
+    )
+    for number in range(10):
+        await upstream.ask(f"t{number}")
+    assert len(upstream) == 3
+    assert (await upstream.ask("t9")).remembered
+    assert not (await upstream.ask("t0")).remembered
+
+
+def test_the_answer_shows_no_token():
+    assert "opaque" not in repr(said())
+    assert json.loads(said().body)["access_token"] == "opaque"
