@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
-from itertools import chain, islice
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final
 
 from tokenry.errors import ProtocolError
@@ -30,9 +30,7 @@ _EXPIRY_BYTES: Final = 4
 _ENTRY_BYTES: Final = FINGERPRINT_BYTES + _EXPIRY_BYTES
 _PAGE_ENTRIES: Final = 64  # 1.3 KB: quick to search and to copy, and the object's own 50 bytes weigh little
 _MAX_BITS: Final = 16  # 65,536 pages; ten million entries make pages of 150
-_CHECKED_AT_ONCE: Final = (
-    16_384  # fingerprints compared without letting other threads run: a third of a millisecond
-)
+_CHECKED_AT_ONCE: Final = 16_384  # fingerprints compared without letting other threads run: a third of a millisecond
 
 
 class Block:
@@ -55,7 +53,7 @@ class Block:
         return cls.cut(b"".join(fingerprints), _big_endian(expiries))
 
     @classmethod
-    def read(cls, fingerprints: bytes, expiries: bytes) -> Block:
+    def read(cls, fingerprints: bytes | memoryview, expiries: bytes | memoryview) -> Block:
         """
         Return the block of two columns from outside.
 
@@ -65,18 +63,22 @@ class Block:
         count, rest = divmod(len(fingerprints), FINGERPRINT_BYTES)
         if rest or len(expiries) != count * _EXPIRY_BYTES:
             raise ProtocolError("the columns of a block differ in length")
-        _check_ascending(fingerprints)
+        _check_ascending(memoryview(fingerprints))
         return cls.cut(fingerprints, expiries)
 
     @classmethod
-    def cut(cls, fingerprints: bytes, expiries: bytes) -> Block:
+    def cut(cls, fingerprints: bytes | memoryview, expiries: bytes | memoryview) -> Block:
         """Return the block of two columns that are known to be of one length and ascending."""
         count = len(fingerprints) // FINGERPRINT_BYTES
-        edges = _edges(fingerprints, _bits_for(count))
+        keys, ends = memoryview(fingerprints), memoryview(expiries)
         pages = [
-            fingerprints[low * FINGERPRINT_BYTES : high * FINGERPRINT_BYTES]
-            + expiries[low * _EXPIRY_BYTES : high * _EXPIRY_BYTES]
-            for low, high in zip(edges, islice(edges, 1, None), strict=False)
+            b"".join(
+                (
+                    keys[low * FINGERPRINT_BYTES : high * FINGERPRINT_BYTES],
+                    ends[low * _EXPIRY_BYTES : high * _EXPIRY_BYTES],
+                )
+            )
+            for low, high in pairwise(_edges(keys, _bits_for(count)))
         ]
         return cls(pages, count=count)
 
@@ -164,9 +166,7 @@ def _find(page: bytes, fingerprint: bytes) -> int:
     """Return the index of *fingerprint* in *page*, or -1: `bytes.find` beats any search written in Python."""
     end = len(page) // _ENTRY_BYTES * FINGERPRINT_BYTES
     start = page.find(fingerprint, 0, end)
-    while (
-        start > 0 and start % FINGERPRINT_BYTES
-    ):  # two neighbours that happen to spell it across their border
+    while start > 0 and start % FINGERPRINT_BYTES:  # two neighbours that happen to spell it across their border
         start = page.find(fingerprint, start + 1, end)
     return start if start < 0 else start // FINGERPRINT_BYTES
 
@@ -195,9 +195,7 @@ def _insert(page: bytes, fingerprint: bytes, expiry: int) -> bytes:
     index = _position(page, fingerprint, cut // FINGERPRINT_BYTES)
     at = index * FINGERPRINT_BYTES
     start = cut + index * _EXPIRY_BYTES
-    return b"".join(
-        (page[:at], fingerprint, page[at:start], expiry.to_bytes(_EXPIRY_BYTES, "big"), page[start:])
-    )
+    return b"".join((page[:at], fingerprint, page[at:start], expiry.to_bytes(_EXPIRY_BYTES, "big"), page[start:]))
 
 
 def _position(page: bytes, fingerprint: bytes, count: int) -> int:
@@ -227,7 +225,7 @@ def _pruned(page: bytes, now: float) -> bytes:
     )
 
 
-def _edges(fingerprints: bytes, bits: int) -> list[int]:
+def _edges(fingerprints: memoryview, bits: int) -> list[int]:
     """Return where each of the 2**bits pages begins in the ascending *fingerprints*, and their end."""
     count = len(fingerprints) // FINGERPRINT_BYTES
     first, second = fingerprints[0::FINGERPRINT_BYTES], fingerprints[1::FINGERPRINT_BYTES]
@@ -241,7 +239,7 @@ def _edges(fingerprints: bytes, bits: int) -> list[int]:
     return [*edges, count]
 
 
-def _check_ascending(fingerprints: bytes) -> None:
+def _check_ascending(fingerprints: memoryview) -> None:
     """
     Refuse *fingerprints* unless each is larger than the one before.
 
@@ -255,12 +253,13 @@ def _check_ascending(fingerprints: bytes) -> None:
     for start in range(0, count - 1, _CHECKED_AT_ONCE):
         pairs = min(_CHECKED_AT_ONCE, count - 1 - start)
         begin = start * FINGERPRINT_BYTES
-        ascends = _ascends(fingerprints[begin : begin + (pairs + 1) * FINGERPRINT_BYTES], pairs)
+        ascends = _ascends(bytes(fingerprints[begin : begin + (pairs + 1) * FINGERPRINT_BYTES]), pairs)
         index = ascends.find(0)
         while index >= 0:
             first = begin + index * FINGERPRINT_BYTES
             second = first + FINGERPRINT_BYTES
-            if fingerprints[first:second] >= fingerprints[second : second + FINGERPRINT_BYTES]:
+            pair = bytes(fingerprints[first : second + FINGERPRINT_BYTES])
+            if pair[:FINGERPRINT_BYTES] >= pair[FINGERPRINT_BYTES:]:
                 raise ProtocolError("the fingerprints of a block are not sorted")
             index = ascends.find(0, index + 1)
 

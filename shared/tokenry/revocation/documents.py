@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from tokenry.errors import ProtocolError
 from tokenry.revocation.blocks import Block
 from tokenry.revocation.entries import Kind, check_id, check_time
-from tokenry.revocation.lists import MAX_ENTRIES, MAX_SALTS, MIN_SALT_BYTES, RevocationList
+from tokenry.revocation.lists import MAX_ENTRIES, MAX_SALTS, MIN_SALT_BYTES, PRUNE_SECONDS, RevocationList
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,9 @@ class ListDocument:
             EpochRefused: The document is of another epoch. *held* stays good.
             ProtocolError: Salts contradict each other, or the list would become too long. *held* stays good.
         """
-        base = RevocationList(epoch=self.epoch, max_entries=max_entries) if held is None else held
+        base = held
+        if base is None:  # the server has left out what is over, so a first pass over all of it would be idle
+            base = RevocationList(epoch=self.epoch, max_entries=max_entries, prune_at=now + PRUNE_SECONDS)
         if self.epoch != base.epoch and not base.epoch < self.epoch == accept_epoch:
             raise EpochRefused(held=base.epoch, offered=self.epoch)
         merged = base.merge(self.entries, now=now, salts=self.salts, block=self.block)

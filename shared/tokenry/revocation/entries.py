@@ -95,14 +95,10 @@ class Entry:
 
     def _check_fingerprint(self, *, required: bool) -> None:
         if not required:
-            _require(
-                self.fingerprint is None and self.salt is None, f"a {self.kind} entry has no fingerprint"
-            )
+            _require(self.fingerprint is None and self.salt is None, f"a {self.kind} entry has no fingerprint")
             return
         fingerprint = self.fingerprint
-        _require(
-            type(fingerprint) is bytes and len(fingerprint) == FINGERPRINT_BYTES, "a fingerprint is 16 bytes"
-        )
+        _require(type(fingerprint) is bytes and len(fingerprint) == FINGERPRINT_BYTES, "a fingerprint is 16 bytes")
         check_id(self.salt)
 
     def _check_rare_members(self) -> None:
@@ -133,9 +129,7 @@ def check_id(text: Any) -> None:  # noqa: ANN401 -- from the wire
     Raises:
         ProtocolError: It is not.
     """
-    _require(
-        type(text) is str and _ID.fullmatch(text) is not None, "an id is 1 to 128 visible ASCII characters"
-    )
+    _require(type(text) is str and _ID.fullmatch(text) is not None, "an id is 1 to 128 visible ASCII characters")
 
 
 def check_time(seconds: Any, name: str) -> None:  # noqa: ANN401 -- from the wire

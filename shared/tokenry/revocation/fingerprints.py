@@ -35,9 +35,7 @@ def fingerprint(kind: Kind, pairs: Iterable[tuple[str, str]], *, salt: bytes) ->
         pairs: Names and values in any order; they are hashed in the byte order of the names.
         salt: The key, as the list carries it.
     """
-    fields = [
-        field for pair in sorted(pairs) for field in map(_field, pair)
-    ]  # code points sort as UTF-8 does
+    fields = [field for pair in sorted(pairs) for field in map(_field, pair)]  # code points sort as UTF-8 does
     return _keyed(salt, b"".join((kind.value.encode("ascii"), b"\x00", *fields)))
 
 

@@ -21,9 +21,7 @@ MAX_JSON_BYTES: Final = 32 * 2**20  # 200,000 entries; longer lists travel in th
 _FINGERPRINT_CHARACTERS: Final = (FINGERPRINT_BYTES * 8 + 5) // 6
 _DOCUMENT: Final = frozenset({"cursor", "epoch", "kinds", "salts", "max_token_lifetime", "entries"})
 _REQUIRED: Final = frozenset({"id", "kind", "in_force_until"})
-_OPTIONAL: Final = frozenset(
-    {"fingerprint", "salt", "names", "issued_before", "block_until", "undoes", "undoable"}
-)
+_OPTIONAL: Final = frozenset({"fingerprint", "salt", "names", "issued_before", "block_until", "undoes", "undoable"})
 _KINDS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind}
 
 
@@ -43,9 +41,7 @@ def parse_list(body: bytes) -> ListDocument:
         cursor=members["cursor"],
         epoch=members["epoch"],
         kinds=tuple(map(_kind, _typed(members["kinds"], list))),
-        salts={
-            name: b64url_decode(_typed(salt, str)) for name, salt in _typed(members["salts"], dict).items()
-        },
+        salts={name: b64url_decode(_typed(salt, str)) for name, salt in _typed(members["salts"], dict).items()},
         max_token_lifetime=members["max_token_lifetime"],
         entries=tuple(map(parse_entry, _typed(members["entries"], list))),
     )

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenry.revocation.fingerprints import (
-    claims_fingerprint,
-    jti_fingerprint,
-    key_fingerprint,
-    token_fingerprint,
-)
+from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, key_fingerprint, token_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

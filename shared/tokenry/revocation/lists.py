@@ -29,9 +29,7 @@ __all__ = ["MAX_ENTRIES", "Hit", "JudgedToken", "RevocationList"]
 MAX_ENTRIES: Final = 10_000_000  # 210 MB of memory; more means that something revokes without end
 MIN_SALT_BYTES: Final = 16
 MAX_SALTS: Final = 8  # two during a change of salt; each one costs every first look-up its own hashes
-PRUNE_SECONDS: Final = (
-    300  # what is no longer in force is dropped this often: a pass over millions takes a second
-)
+PRUNE_SECONDS: Final = 300  # what is no longer in force is dropped this often: a pass over millions takes a second
 
 _PLAIN: Final = frozenset({int, float})
 _NO_SALTS: Final[Mapping[str, bytes]] = MappingProxyType({})
@@ -163,9 +161,7 @@ class RevocationList:
 
     def compact(self, *, now: float) -> RevocationList:
         """Return this list without what is no longer in force at *now* (Unix seconds)."""
-        return self._with(
-            block=self.block.pruned(now), rules=self.rules.pruned(now), prune_at=now + PRUNE_SECONDS
-        )
+        return self._with(block=self.block.pruned(now), rules=self.rules.pruned(now), prune_at=now + PRUNE_SECONDS)
 
     def at_epoch(self, epoch: int, *, max_token_lifetime: int) -> RevocationList:
         """Return this list under another *epoch* and *max_token_lifetime* (seconds), content unchanged."""

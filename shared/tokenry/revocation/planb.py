@@ -150,9 +150,7 @@ def jti_rows(jti: str, *, issued_before: int, revoked_at: int, salt: str) -> tup
     return claims_rows({"jti": jti}, issued_before=issued_before, revoked_at=revoked_at, salt=salt)
 
 
-def claims_rows(
-    claims: Mapping[str, str], *, issued_before: int, revoked_at: int, salt: str
-) -> tuple[PlanBRow, ...]:
+def claims_rows(claims: Mapping[str, str], *, issued_before: int, revoked_at: int, salt: str) -> tuple[PlanBRow, ...]:
     """
     Return the rows of a claims rule.
 
@@ -222,9 +220,7 @@ class Refresh:
         return now < self.timestamp + max_time_delta(retention)
 
 
-def next_refresh(
-    held: Refresh | None, *, since: int, now: float, retention: int, force: bool = False
-) -> Refresh:
+def next_refresh(held: Refresh | None, *, since: int, now: float, retention: int, force: bool = False) -> Refresh:
     """
     Return the notification to show from now on; *held* itself when it asks for the same.
 
@@ -289,9 +285,7 @@ class PlanBList:
         """
         self._skew = skew
         self._retention = retention
-        self._refresh = (
-            refresh if refresh is not None and refresh.in_force(now, retention=retention) else None
-        )
+        self._refresh = refresh if refresh is not None and refresh.in_force(now, retention=retention) else None
         groups = [tuple(group) for _, group in groupby(sorted(rows, key=_order), key=_group)]
         open_groups = [group for group in groups if _moment(group[-1], skew) > now]
         settled_groups = (group for group in groups if _moment(group[-1], skew) <= now)

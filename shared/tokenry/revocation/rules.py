@@ -121,8 +121,7 @@ class Rules:
         rules._entries = self._entries | dict.fromkeys(new)
         rules._undone = self._undone
         rules._claims = {
-            salt: {names: cuts.copy() for names, cuts in claims.items()}
-            for salt, claims in self._claims.items()
+            salt: {names: cuts.copy() for names, cuts in claims.items()} for salt, claims in self._claims.items()
         }
         rules._keys = self._keys.copy()
         rules._singles = self._singles.copy()

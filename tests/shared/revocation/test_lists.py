@@ -24,7 +24,7 @@ from tests.support.revocation_entries import (
 )
 from tokenry.errors import ProtocolError
 from tokenry.revocation.entries import Entry, Kind
-from tokenry.revocation.fingerprints import jti_fingerprint, token_fingerprint
+from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, token_fingerprint
 from tokenry.revocation.lists import PRUNE_SECONDS, RevocationList
 from tokenry.revocation.wire import document_of, format_binary_list
 
@@ -205,6 +205,16 @@ def test_fingerprints_remembered_under_one_salt_do_not_answer_for_another():
     assert other.hits(token, now=NOW) is None
 
 
+def test_rules_on_the_same_names_under_two_salts_are_both_looked_up():
+    other = b"another salt of enough bytes"
+    rule = claims_entry({"sub": "x"}, entry_id="2")
+    moved = replace(rule, salt="s2", fingerprint=claims_fingerprint([("sub", "x")], salt=other))
+    revocations = list_of([claims_entry({"sub": "y"})]).merge([moved], now=NOW, salts={"s2": other})
+    assert revocations.hits(judged(sub="x"), now=NOW) is not None
+    assert revocations.hits(judged(sub="y"), now=NOW) is not None
+    assert revocations.hits(judged(sub="z"), now=NOW) is None
+
+
 # --- merging ---
 
 
@@ -310,6 +320,23 @@ def test_two_entries_under_one_id_are_both_in_force():
     entries = [claims_entry({"sub": "x"}, entry_id="same"), claims_entry({"sub": "y"}, entry_id="same")]
     assert hit(entries, judged(sub="x")) is not None
     assert hit(entries, judged(sub="y")) is not None
+
+
+@given(MANY, MANY, TOKENS, st.integers(0, 200))
+def test_merging_changes_nothing_about_the_list_before(one, other, token, seconds):
+    held = list_of(one)
+    before = (content(held), held.hits(token, now=NOW + seconds))
+    held.merge(other, now=NOW)
+    held.compact(now=UNTIL + 100)
+    assert (content(held), held.hits(token, now=NOW + seconds)) == before
+
+
+def test_a_rule_that_blocks_is_noticed_however_it_arrives_and_until_it_leaves():
+    blocking, other = claims_entry({"sub": "x"}, block_until=NOW + 9), claims_entry({"sub": "y"}, entry_id="2")
+    assert list_of([blocking]).merge([other], now=NOW).has_blocks
+    assert list_of([other]).merge([blocking], now=NOW).has_blocks
+    assert not list_of([blocking]).merge([undo_entry("rule")], now=NOW).has_blocks
+    assert not list_of([blocking]).compact(now=UNTIL).has_blocks
 
 
 # --- undoing ---
