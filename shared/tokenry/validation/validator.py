@@ -246,19 +246,23 @@ class Validator:
 
 
 def _read_header(header: dict[str, Any]) -> _Header:
-    """Return what decides; `jku`, `jwk`, `x5u` and `x5c` are never looked at (RFC 8725 section 3.10)."""
-    algorithm, typ, kid = header.get("alg"), header.get("typ", "JWT"), header.get("kid")
+    """
+    Return what decides of a header whose members have their types.
+
+    `jku`, `jwk`, `x5u` and `x5c` are never looked at (RFC 8725 section 3.10).
+    """
+    algorithm, kid = header.get("alg", "none"), header.get("kid", "")
+    media_type = header.get("typ", "JWT").lower()
     if algorithm not in _ALGORITHMS:
         raise MalformedJws(Reason.WRONG_ALGORITHM)
-    media_type = typ.lower() if type(typ) is str and typ.isascii() else None
     if media_type != "jwt" and media_type not in _TYPED:
         raise MalformedJws(Reason.WRONG_TYPE)
-    if type(kid) is not str or not 0 < len(kid) <= MAX_KID_LENGTH:
+    if not 0 < len(kid) <= MAX_KID_LENGTH:
         raise MalformedJws(Reason.MALFORMED_HEADER)
     return _Header(kid, Algorithm(algorithm), media_type in _TYPED)
 
 
-_ALGORITHMS: Final = tuple(str(each) for each in Algorithm)  # a tuple: what is looked up may be any JSON value
+_ALGORITHMS: Final = frozenset(map(str, Algorithm))
 
 
 def _key(issuer: TrustedIssuer, header: _Header, keys: KeySet | None) -> PublicKey:
