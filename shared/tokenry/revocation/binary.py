@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from tokenry.errors import ProtocolError
 from tokenry.revocation.blocks import Block
 from tokenry.revocation.entries import FINGERPRINT_BYTES
-from tokenry.revocation.jsonform import format_list, parse_list
+from tokenry.revocation.jsonform import MAX_JSON_BYTES, format_list, parse_list
 
 if TYPE_CHECKING:
     from tokenry.revocation.documents import ListDocument
@@ -36,7 +36,12 @@ _EXPIRY_BYTES: Final = 4
 
 
 def format_binary_list(document: ListDocument) -> bytes:
-    """Return *document* in the binary form; tokens and ids that cannot be undone go into the columns."""
+    """
+    Return *document* in the binary form; tokens and ids that cannot be undone go into the columns.
+
+    Raises:
+        ProtocolError: There are so many other entries that no reader would take it.
+    """
     singles = {
         entry.fingerprint: entry.in_force_until
         for entry in sorted(document.entries, key=lambda entry: entry.in_force_until or 0)  # the latest stays
@@ -45,6 +50,8 @@ def format_binary_list(document: ListDocument) -> bytes:
     others = tuple(entry for entry in document.entries if not entry.single)
     block = document.block.merged(singles) if singles else document.block
     head = format_list(replace(document, entries=others, block=Block()))
+    if len(head) > MAX_JSON_BYTES:
+        raise ProtocolError("the list has more rules than a reader takes")
     fingerprints, expiries = block.columns()
     return b"".join((
         _MAGIC, bytes((_VERSION,)), len(head).to_bytes(_LENGTH_BYTES, "big"), head,

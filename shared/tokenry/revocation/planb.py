@@ -315,13 +315,15 @@ class PlanBList:
             }
         )
 
-    def meta(self, now: float) -> dict[str, int]:
-        """Return the answer's `meta` at *now* (Unix seconds)."""
-        meta = {"MAX_TIME_DELTA": max_time_delta(self._retention)}
+    def meta(self, now: float) -> dict[str, int | None]:
+        """Return the answer's `meta` at *now* (Unix seconds); null where there is no notification."""
         refresh = self._refresh
-        if refresh is not None and refresh.in_force(now, retention=self._retention):
-            meta |= {"REFRESH_FROM": refresh.since, "REFRESH_TIMESTAMP": refresh.timestamp}
-        return meta
+        shown = refresh is not None and refresh.in_force(now, retention=self._retention)
+        return {
+            "MAX_TIME_DELTA": max_time_delta(self._retention),
+            "REFRESH_FROM": refresh.since if refresh is not None and shown else None,
+            "REFRESH_TIMESTAMP": refresh.timestamp if refresh is not None and shown else None,
+        }
 
     def _shown(self, group: Iterable[PlanBRow], now: float) -> Iterator[PlanBRow]:
         """Yield the rows of one hash as they are shown at *now*."""

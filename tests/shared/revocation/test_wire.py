@@ -259,6 +259,13 @@ def test_both_forms_make_the_same_list(entries):
     )
 
 
+def test_a_binary_document_that_no_reader_would_take_is_not_written():
+    long = claims_entry({f"{number:0100}": "x" for number in range(8)})
+    entries = [replace(long, id=f"{number:0128}") for number in range(33_000)]
+    with pytest.raises(ProtocolError, match="more rules"):
+        format_binary_list(document(*entries))
+
+
 def test_a_binary_document_cut_or_lengthened_anywhere_is_refused():
     body = format_binary_list(document(*ONE_OF_EACH))
     for end in range(len(body)):
