@@ -219,9 +219,7 @@ class TokenValidator:
 
     # --- judging ---
 
-    def validate(
-        self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None
-    ) -> TokenInfo:
+    def validate(self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon now. Never waits.
 
@@ -298,9 +296,7 @@ class TokenValidator:
         if monotonic - self._said_at >= _SAY_AGAIN_SECONDS:
             self._said_at = monotonic
             limit = self.policy.list_refuse_age
-            log.warning(
-                "tokenry: the revocation list is %.0f s old; from %.0f s on no token is judged", age, limit
-            )
+            log.warning("tokenry: the revocation list is %.0f s old; from %.0f s on no token is judged", age, limit)
 
     # --- life ---
 

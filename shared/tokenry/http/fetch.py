@@ -227,9 +227,7 @@ class _Connection(http.client.HTTPConnection):
     `http.client` reads through `sock.makefile`, writes through `sock.sendall` and ends with `sock.close`.
     """
 
-    def __init__(
-        self, parts: SplitResult, wire: socket.socket, *, budget: _Budget, cancelled_at: int
-    ) -> None:
+    def __init__(self, parts: SplitResult, wire: socket.socket, *, budget: _Budget, cancelled_at: int) -> None:
         default = http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT
         super().__init__(parts.hostname or "", parts.port or default)
         # `default_port` decides whether the Host field names the port.
@@ -334,6 +332,12 @@ class HttpFetcher:
             connection.release()
 
     close = cancel
+
+    def __del__(self) -> None:
+        """Leave no open socket behind."""
+        for held in getattr(self, "_idle", {}).values():
+            for connection in held:
+                connection.release()
 
     def _exchange(self, request: Request, parts: SplitResult, budget: _Budget) -> Response:
         connection = self._take(parts, budget)

@@ -37,9 +37,7 @@ class Resolver:
         """
         key = (host, port)
         answer: Future[Addresses] = Future()
-        threading.Thread(
-            target=_look_up, args=(answer, host, port), name="tokenry-resolve", daemon=True
-        ).start()
+        threading.Thread(target=_look_up, args=(answer, host, port), name="tokenry-resolve", daemon=True).start()
         try:
             addresses = answer.result(timeout / 2)
         except (FutureTimeout, OSError, UnicodeError):

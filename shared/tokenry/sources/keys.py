@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from tokenry.validation.snapshots import Snapshot
 
 REFRESH_SECONDS: Final = 60.0  # a removed key is refused at most this much later; allowed: 30 to 300
-HARD_AGE_SECONDS: Final = (
-    24 * 3600.0
-)  # an issuer that is away longer than a day must be looked at by a person
+HARD_AGE_SECONDS: Final = 24 * 3600.0  # an issuer that is away longer than a day must be looked at by a person
 REFETCH_WAIT_SECONDS: Final = 1.0  # what a request waits for such a fetch
 
 

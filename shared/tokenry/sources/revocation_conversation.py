@@ -65,9 +65,7 @@ _HELD_SHARE: Final = 0.8  # an answer that took this much of the wait was held
 class ListKeeper(Protocol):
     """Keeps what was accepted across a restart."""
 
-    def keep(
-        self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float
-    ) -> None:
+    def keep(self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float) -> None:
         """
         Keep *held*.
 
@@ -347,9 +345,7 @@ def _parse(response: Response) -> ListDocument:
     return parse_binary_list(response.body) if media_type == BINARY_TYPE else parse_list(response.body)
 
 
-def _snapshot(
-    held: RevocationList, stamp: ListStamp, started: Moment, skew: float
-) -> Snapshot[RevocationList]:
+def _snapshot(held: RevocationList, stamp: ListStamp, started: Moment, skew: float) -> Snapshot[RevocationList]:
     return Snapshot(
         value=held,
         as_of=stamp.as_of,

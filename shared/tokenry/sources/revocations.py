@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tokenry.clock import Clock, SystemClock
 from tokenry.errors import ConfigurationError
@@ -42,7 +42,7 @@ class Bearer(Protocol):
         """Return a token that is good now."""
         ...
 
-    def invalidate(self, token: object = None) -> object:
+    def invalidate(self, token: Any = None) -> object:  # noqa: ANN401 -- of the source's own type
         """Forget a token that was refused."""
         ...
 

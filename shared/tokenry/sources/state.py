@@ -22,13 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import dump_json, parse_json_object
-from tokenry.revocation.wire import (
-    MAX_BINARY_BYTES,
-    document_of,
-    format_binary_list,
-    parse_binary_list,
-    parse_list,
-)
+from tokenry.revocation.wire import MAX_BINARY_BYTES, document_of, format_binary_list, parse_binary_list, parse_list
 
 if TYPE_CHECKING:
     from tokenry.revocation.lists import RevocationList
@@ -94,9 +88,7 @@ class StateFile:
             self._alarm("state_unreadable", f"{self.path} cannot be read: {error.strerror}")
             return None
 
-    def keep(
-        self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float
-    ) -> None:
+    def keep(self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float) -> None:
         """Write *held* or just what is new; a failure is an alarm."""
         if news is None and now - self._stamped_at < STAMP_SECONDS and not self._must_rewrite:
             return
@@ -105,9 +97,7 @@ class StateFile:
                 return
             head = {"cursor": cursor, "as_of": as_of, "written_at": now}
             if self._must_rewrite or self._appended_bytes > max(_MIN_REWRITE_BYTES, self._full_bytes):
-                self._rewrite(
-                    _record(head | {"kind": "full"}, format_binary_list(document_of(held, cursor=cursor)))
-                )
+                self._rewrite(_record(head | {"kind": "full"}, format_binary_list(document_of(held, cursor=cursor))))
             elif news is not None:
                 self._append(_record(head | {"kind": _kind_of(news)}, news))
             else:
@@ -176,9 +166,7 @@ class StateFile:
 
 def _record(head: dict[str, Any], body: bytes) -> bytes:
     digest = hashlib.sha256(body).hexdigest()
-    return (
-        dump_json(head | {"version": _VERSION, "length": len(body), "sha256": digest}) + b"\n" + body + b"\n"
-    )
+    return dump_json(head | {"version": _VERSION, "length": len(body), "sha256": digest}) + b"\n" + body + b"\n"
 
 
 def _kind_of(news: bytes) -> str:
@@ -202,9 +190,7 @@ def _merge(kept: KeptList | None, line: bytes, file: BinaryIO, *, now: float, ma
     if head.get("kind") != "stamp":
         document = parse_list(body) if head["kind"] == "json" else parse_binary_list(body)
         # Its own epoch is accepted: it was when this record was written.
-        held = document.onto(
-            held, now=min(now, written_at), accept_epoch=document.epoch, max_entries=max_entries
-        )
+        held = document.onto(held, now=min(now, written_at), accept_epoch=document.epoch, max_entries=max_entries)
     if held is None:
         raise ProtocolError("the first record has no list")
     return KeptList(held=held, cursor=cursor, as_of=as_of, written_at=written_at)

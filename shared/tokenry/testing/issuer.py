@@ -175,9 +175,7 @@ class FakeIssuer:
         }
         key = self._keys[-1]
         head: dict[str, Any] = {"alg": alg, "kid": key.kid, "typ": "at+jwt"}
-        return self._sign(
-            _changed(head, header), _changed(payload, claims), self._stranger if wrong_key else key
-        )
+        return self._sign(_changed(head, header), _changed(payload, claims), self._stranger if wrong_key else key)
 
     def headers(self, sub: str = CLIENT_ID, **more: Any) -> dict[str, str]:  # noqa: ANN401 -- those of `token`
         """Return the `Authorization` header with a token as `token` makes it."""
@@ -515,9 +513,7 @@ class _LiveRevocations:
 
 def _changed(members: dict[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
     changed = members | dict(changes or {})
-    return {
-        name: value for name, value in changed.items() if value is not None or name not in (changes or {})
-    }
+    return {name: value for name, value in changed.items() if value is not None or name not in (changes or {})}
 
 
 def _recorded(request: Request) -> RecordedRequest:
@@ -535,9 +531,7 @@ def _recorded(request: Request) -> RecordedRequest:
     )
 
 
-def _json(
-    members: Mapping[str, Any], *, status: int = 200, headers: Iterable[tuple[str, str]] = ()
-) -> Response:
+def _json(members: Mapping[str, Any], *, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
     fields = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *headers]
     return Response(status=status, headers=Headers(fields), body=dump_json(members))
 

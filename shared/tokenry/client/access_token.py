@@ -1,0 +1,57 @@
+"""An access token in the hands of a client, for whom it is opaque (RFC 6749 section 1.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tokenry.scope import NO_SCOPE
+
+if TYPE_CHECKING:
+    from tokenry.scope import Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """
+    A token to send.
+
+    Attributes:
+        value: The token; only to be put into an `Authorization` header.
+        expires_at: Unix seconds from which it is dead; infinite where nobody said.
+        scope: Granted scopes, as far as known.
+    """
+
+    value: str = field(repr=False)
+    expires_at: float
+    scope: Scope = NO_SCOPE
+
+    def authorization(self) -> str:
+        """Return the value of the `Authorization` header (RFC 6750 section 2.1)."""
+        return f"Bearer {self.value}"
+
+
+class TokenSource(Protocol):
+    """Where a client takes its tokens from. Whoever needs one asks at each use, and keeps none."""
+
+    def get(self) -> AccessToken:
+        """
+        Return a token that is good now; waits only when there is none (for threads).
+
+        Raises:
+            TokenFetchError: None could be had.
+        """
+        ...
+
+    async def aget(self) -> AccessToken:
+        """Do as `get` does, for asyncio."""
+        ...
+
+    def invalidate(self, token: AccessToken | str | None = None) -> bool:
+        """
+        Drop *token*, or whichever is held, because a service refused it.
+
+        Returns:
+            Whether the next `get` may give another one.
+        """
+        ...

@@ -1,0 +1,225 @@
+"""What a client authenticates with, and where it is found; read anew for each request, so that it may rotate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from tokenry.errors import ConfigurationError, ProtocolError, TokenFetchError
+from tokenry.jose.encoding import parse_json_object
+from tokenry.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_FILE_BYTES: Final = 64 * 1024
+CLIENT_CREDENTIALS: Final = "client_credentials"
+PASSWORD: Final = "password"  # noqa: S105 -- the name of a grant
+_NOTHING_CONFIGURED: Final = (
+    "no client credentials: set TOKENRY_CLIENT_ID and TOKENRY_CLIENT_SECRET (or _FILE), or CREDENTIALS_DIR to a"
+    " folder with client.json"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecrets:
+    """
+    A client's identity, and its user's where the password grant is used.
+
+    Attributes:
+        client_id: Client identifier.
+        client_secret: Its secret.
+        username: Name of the application's service user.
+        password: Its password.
+    """
+
+    client_id: str
+    client_secret: Secret
+    username: str | None = None
+    password: Secret | None = None
+
+
+class Credentials(Protocol):
+    """Where the secrets come from."""
+
+    @property
+    def description(self) -> str:
+        """Where they come from, for errors and for people; no secret."""
+        ...
+
+    def read(self) -> ClientSecrets:
+        """
+        Return the secrets as they are now.
+
+        Raises:
+            TokenFetchError: They cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedCredentials:
+    """Secrets that were given to the program."""
+
+    secrets: ClientSecrets
+    description: str
+
+    def read(self) -> ClientSecrets:
+        """Return the secrets."""
+        return self.secrets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretFile:
+    """
+    A client id, and a file with nothing but its secret.
+
+    Attributes:
+        client_id: Client identifier.
+        path: The file.
+    """
+
+    client_id: str
+    path: Path
+
+    @property
+    def description(self) -> str:
+        """Where they come from."""
+        return f"TOKENRY_CLIENT_SECRET_FILE={self.path}"
+
+    def read(self) -> ClientSecrets:
+        """Return the secrets as they are now; raises TokenFetchError if they cannot be read."""
+        secret = _decoded(_read(self.path), self.path).strip()
+        if not secret:
+            raise _unreadable(self.path, "it is empty")
+        return ClientSecrets(client_id=self.client_id, client_secret=Secret(secret))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsFolder:
+    """
+    A folder with `client.json`, and `user.json` for the password grant, replaced from outside on rotation.
+
+    Attributes:
+        folder: The folder (`CREDENTIALS_DIR`).
+        with_user: Whether the user is needed.
+    """
+
+    folder: Path
+    with_user: bool = False
+
+    @property
+    def description(self) -> str:
+        """Where they come from."""
+        return f"CREDENTIALS_DIR={self.folder}"
+
+    def read(self) -> ClientSecrets:
+        """Return the secrets as they are now; raises TokenFetchError if they cannot be read."""
+        client_id, secret = self._pair("client.json", "client_id", "client_secret")
+        if not self.with_user:
+            return ClientSecrets(client_id=client_id, client_secret=Secret(secret))
+        username, password = self._pair("user.json", "application_username", "application_password")
+        return ClientSecrets(
+            client_id=client_id,
+            client_secret=Secret(secret),
+            username=username,
+            password=Secret(password),
+        )
+
+    def _pair(self, file: str, name: str, secret: str) -> tuple[str, str]:
+        path = self.folder / file
+        try:
+            members = parse_json_object(_read(path))
+        except ProtocolError as error:
+            raise _unreadable(path, str(error)) from None
+        first, second = members.get(name), members.get(secret)
+        if not (isinstance(first, str) and first and isinstance(second, str) and second):
+            raise _unreadable(path, f"it needs {name} and {secret}, non-empty strings")
+        return first, second
+
+
+def find_credentials(
+    *,
+    environ: Mapping[str, str],
+    client_id: str | None,
+    client_secret: str | Secret | None,
+    folder: Path | str | None,
+    grant: str,
+) -> Credentials:
+    """
+    Return where the secrets come from: the arguments, the environment, or a folder, in this order.
+
+    Raises:
+        ConfigurationError: Nothing is configured, or only half of it; all faults are named.
+    """
+    if client_id is not None or client_secret is not None:
+        return _fixed(client_id, client_secret, grant)
+    if folder is None and "TOKENRY_CLIENT_ID" in environ:
+        return _from_environment(environ, grant)
+    chosen = folder if folder is not None else environ.get("CREDENTIALS_DIR")
+    if not chosen:
+        raise ConfigurationError([_NOTHING_CONFIGURED])
+    return CredentialsFolder(folder=Path(chosen), with_user=grant == PASSWORD)
+
+
+def _fixed(client_id: str | None, client_secret: str | Secret | None, grant: str) -> Credentials:
+    if not client_id or not client_secret:
+        raise ConfigurationError(["client_id and client_secret are given together, or not at all"])
+    if grant == PASSWORD:
+        raise ConfigurationError(["the password grant reads client.json and user.json from credentials_dir"])
+    secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret)
+    return FixedCredentials(ClientSecrets(client_id=client_id, client_secret=secret), "arguments")
+
+
+def _from_environment(environ: Mapping[str, str], grant: str) -> Credentials:
+    client_id, secret = environ["TOKENRY_CLIENT_ID"], environ.get("TOKENRY_CLIENT_SECRET")
+    file = environ.get("TOKENRY_CLIENT_SECRET_FILE")
+    faults = []
+    if not client_id:
+        faults.append("TOKENRY_CLIENT_ID is empty")
+    if bool(secret) == bool(file):
+        faults.append("set one of TOKENRY_CLIENT_SECRET and TOKENRY_CLIENT_SECRET_FILE")
+    if grant == PASSWORD:
+        faults.append("the password grant reads client.json and user.json from CREDENTIALS_DIR")
+    if faults:
+        raise ConfigurationError(faults)
+    if file:
+        return SecretFile(client_id=client_id, path=Path(file))
+    secrets = ClientSecrets(client_id=client_id, client_secret=Secret(secret or ""))
+    return FixedCredentials(secrets, "TOKENRY_CLIENT_ID")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or "it cannot be opened") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise _unreadable(path, "it is larger than 64 KiB")
+    return content
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise _unreadable(path, "it is not UTF-8") from None
+
+
+def _unreadable(path: Path, why: str) -> TokenFetchError:
+    return TokenFetchError(f"{path} cannot be used: {why}")
+
+
+def read_secret_text(path: Path) -> str:
+    """
+    Return the text of a file that holds one secret, without space around it.
+
+    Raises:
+        TokenFetchError: It cannot be read, or is empty.
+    """
+    text = _decoded(_read(path), path).strip()
+    if not text:
+        raise _unreadable(path, "it is empty")
+    return text

@@ -1,0 +1,446 @@
+"""
+Access tokens that are always fresh.
+
+Invariants:
+    * `get` returns at once while a good token is held; it waits only when there is none.
+    * At most one request is under way per source, for all threads and event loops.
+    * A failed renewal is invisible while the held token is good.
+    * No secret and no token is in an error, a log line or a `repr`.
+    * A forked child keeps the token, and fetches its own next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenry.client.access_token import AccessToken
+from tokenry.client.credentials import CLIENT_CREDENTIALS, PASSWORD, ClientSecrets, find_credentials
+from tokenry.client.schedule import Plan, Schedule
+from tokenry.client.token_endpoint import Grant, Refused, read_token_response, token_request
+from tokenry.clock import Clock, SystemClock
+from tokenry.errors import ConfigurationError, ProtocolError, TokenFetchError
+from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
+from tokenry.http.forking import renew_after_fork
+from tokenry.scope import parse_scope, scope_of
+from tokenry.sources.metadata import MAX_METADATA_BYTES, metadata_urls, parse_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from tokenry.secret import Secret
+
+log = logging.getLogger("tokenry")
+log.addHandler(logging.NullHandler())
+
+TRIES: Final = 3  # while somebody waits; a renewal in the background tries once
+BUDGET_SECONDS: Final = 10.0  # for all tries together
+TRY_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 0.25  # after the first try, doubling
+METADATA_SECONDS: Final = 3600.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Effort:
+    """The tries of one flight, and what is left of its time."""
+
+    tries: int
+    made: int = 0
+    begun: float = field(default_factory=time.monotonic)
+
+    def deadline(self) -> float:
+        """Return the seconds for the next try."""
+        return min(TRY_SECONDS, max(0.1, BUDGET_SECONDS - self._spent()))
+
+    def pause(self, retry_after: float | None) -> float | None:
+        """Return the seconds to wait before the next try, or None if there is none."""
+        pause = max(PAUSE_SECONDS * 2.0 ** (self.made - 1), retry_after or 0.0)
+        return pause if self.made < self.tries and self._spent() + pause < BUDGET_SECONDS else None
+
+    def _spent(self) -> float:
+        return time.monotonic() - self.begun
+
+    def __str__(self) -> str:
+        return f"tried {self.made} time{'s' if self.made != 1 else ''} in {self._spent():.1f} s"
+
+
+class ClientCredentials:
+    """
+    Tokens for this client, by client credentials (or the password grant where asked for).
+
+    What is not given as an argument is taken from the environment: `TOKENRY_ISSUER` or `TOKENRY_TOKEN_URL`
+    (`OAUTH2_ACCESS_TOKEN_URL`), `TOKENRY_CLIENT_ID` with `TOKENRY_CLIENT_SECRET` or `…_FILE`, or
+    `CREDENTIALS_DIR` with `client.json` (and `user.json`), `TOKENRY_REALM`.
+
+    Args:
+        scope: Scopes to ask for: names, or one string with spaces; none: the client's default scopes.
+        issuer: Issuer identifier; the token endpoint is found from its metadata.
+        token_url: The token endpoint, where it is not to be found.
+        client_id: Client identifier.
+        client_secret: Its secret.
+        credentials_dir: Folder with `client.json`; read anew for each request.
+        grant: `client_credentials`, or `password` with the user of `user.json`.
+        realm: Realm to ask in.
+        audience: Audience to ask for.
+        allow_plain_http: Send the secret unencrypted to other machines. Only where the network itself encrypts.
+        clock: Where the time comes from.
+        fetcher: Performs the requests.
+        environ: In place of the process's environment.
+        pause: In place of `time.sleep`, between two tries.
+
+    Raises:
+        ConfigurationError: Something is missing or malformed; all faults are named.
+    """
+
+    def __init__(
+        self,
+        scope: str | Iterable[str] = (),
+        *,
+        issuer: str | None = None,
+        token_url: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | Secret | None = None,
+        credentials_dir: Path | str | None = None,
+        grant: str = CLIENT_CREDENTIALS,
+        realm: str | None = None,
+        audience: str | None = None,
+        allow_plain_http: bool = False,
+        clock: Clock | None = None,
+        fetcher: Fetcher | None = None,
+        environ: Mapping[str, str] | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Find the credentials; nothing is fetched before the first `get`."""
+        environ = os.environ if environ is None else environ
+        self._clock = clock or SystemClock()
+        self._owns_fetcher = fetcher is None
+        self._fetcher = fetcher or HttpFetcher(allow_plain_http=allow_plain_http)
+        self._pause = pause
+        self._grant = Grant(
+            grant_type=_checked_grant(grant),
+            scope=parse_scope(scope) if isinstance(scope, str) else scope_of(scope),
+            realm=realm or environ.get("TOKENRY_REALM"),
+            audience=audience,
+        )
+        self._credentials = find_credentials(
+            environ=environ,
+            client_id=client_id,
+            client_secret=client_secret,
+            folder=credentials_dir,
+            grant=grant,
+        )
+        self._issuer, self._token_url = _endpoint(issuer, token_url, environ, allow_plain_http=allow_plain_http)
+        self._found: tuple[float, str] | None = None
+        self._schedule = Schedule()
+        self.refreshes: Counter[str] = Counter()
+        self._flight: Future[AccessToken] | None = None
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Keep the token; forget a flight whose thread the child does not have."""
+        self._lock = threading.Lock()
+        self._flight = None
+
+    @property
+    def description(self) -> str:
+        """Where the credentials and the tokens come from, for people; no secret."""
+        return f"{self._credentials.description}, {self._token_url or self._issuer}"
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the held token ends, for metrics; None without one."""
+        held = self._schedule.held
+        return held.token.expires_at if held is not None else None
+
+    def get(self) -> AccessToken:
+        """
+        Return a token that is good now; waits, at most some 10 s, only when there is none (for threads).
+
+        Raises:
+            TokenFetchError: None could be had.
+        """
+        token, flight = self._ask()
+        if token is not None:
+            return token
+        try:
+            return flight.result(2 * BUDGET_SECONDS)
+        except FutureTimeout:
+            raise TokenFetchError(f"no token in {2 * BUDGET_SECONDS:g} s (source: {self.description})") from None
+        except TokenFetchError as error:
+            raise _again(error) from None
+
+    async def aget(self) -> AccessToken:
+        """Do as `get` does, for asyncio: the loop goes on meanwhile."""
+        token, flight = self._ask()
+        if token is not None:
+            return token
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(flight), 2 * BUDGET_SECONDS)
+        except TimeoutError:
+            raise TokenFetchError(f"no token in {2 * BUDGET_SECONDS:g} s (source: {self.description})") from None
+        except TokenFetchError as error:
+            raise _again(error) from None
+
+    def invalidate(self, token: AccessToken | str | None = None) -> bool:
+        """
+        Drop *token*, or whichever is held, because a service refused it.
+
+        Returns:
+            Whether the next `get` may give another one. A service that refuses every token gets no new one at
+            each request: a token younger than 10 s is dropped once in 30 s at most.
+        """
+        value = token.value if isinstance(token, AccessToken) else token
+        with self._lock:
+            return self._schedule.drop(value, now=self._clock.monotonic())
+
+    def _ask(self) -> tuple[AccessToken | None, Future[AccessToken]]:
+        """Return the held token if it is good, else the flight that brings another one."""
+        held, now = self._schedule.held, self._clock.monotonic()
+        if held is not None and now < held.renew_at:
+            return held.token, _NO_FLIGHT
+        with self._lock:
+            plan, held = self._schedule.plan(now), self._schedule.held
+            error = self._schedule.last_error
+            if plan is Plan.USE and held is not None:
+                return held.token, _NO_FLIGHT
+            if plan is Plan.FAIL and error is not None and self._flight is None:
+                raise _again(error)
+            flight = self._flight or self._take_off(tries=1 if plan is Plan.USE_AND_RENEW else TRIES)
+        if plan is Plan.USE_AND_RENEW and held is not None:
+            return held.token, _NO_FLIGHT
+        return None, flight
+
+    def _take_off(self, *, tries: int) -> Future[AccessToken]:
+        flight: Future[AccessToken] = Future()
+        flight.set_running_or_notify_cancel()  # one waiter that gives up must not cancel it for the others
+        delay = self._schedule.begin(self._clock.monotonic())
+        thread = threading.Thread(target=self._fly, args=(flight, delay, tries), name="tokenry-token", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is shutting down
+            raise TokenFetchError(f"no thread to fetch a token in (source: {self.description})") from None
+        self._flight = flight
+        return flight
+
+    def _fly(self, flight: Future[AccessToken], delay: float, tries: int) -> None:
+        """Fetch one token and settle *flight*, whatever happens."""
+        if delay > 0:
+            self._pause(delay)
+        effort, started = _Effort(tries=tries), self._clock.monotonic()
+        try:
+            token, lifetime = self._fetch(effort)
+            self._hang_up()
+        except (TokenFetchError, FetchFailed, ProtocolError) as cause:
+            self._land(flight, error=self._explain(cause, effort), cause=cause)
+        except Exception as defect:
+            log.exception("tokenry: a defect while a token was fetched")
+            error = TokenFetchError(f"a defect: {type(defect).__name__} (source: {self.description})")
+            self._land(flight, error=error, cause=defect)
+        else:
+            with self._lock:
+                self._schedule.fetched(token, lifetime=lifetime, started=started)
+                self._flight = None if self._flight is flight else self._flight
+            self.refreshes["ok"] += 1
+            flight.set_result(token)
+
+    def _hang_up(self) -> None:
+        """Close the connection: the next flight is most of an hour away."""
+        if self._owns_fetcher:
+            self._fetcher.cancel()
+
+    def _land(self, flight: Future[AccessToken], *, error: TokenFetchError, cause: Exception) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            self._schedule.failed(error, now=now, retry_after=getattr(cause, "retry_after", None))
+            self._flight = None if self._flight is flight else self._flight
+        self.refreshes[error.error or "failed"] += 1
+        log.warning("tokenry: %s", error)
+        flight.set_exception(error)
+
+    def _fetch(self, effort: _Effort) -> tuple[AccessToken, float]:
+        """Return a token and its lifetime, after as many tries as *effort* allows."""
+        while True:
+            effort.made += 1
+            try:
+                return self._fetch_once(deadline=effort.deadline())
+            except (FetchFailed, Refused) as problem:
+                pause = effort.pause(getattr(problem, "retry_after", None))
+                if pause is None or not getattr(problem, "retryable", True):
+                    raise
+            self._pause(pause)
+
+    def _fetch_once(self, *, deadline: float) -> tuple[AccessToken, float]:
+        secrets = self._credentials.read()
+        request = token_request(self._url(deadline), self._grant, secrets, deadline_seconds=deadline)
+        started = self._clock.now()
+        issued = read_token_response(self._fetcher.fetch(request), wanted=self._grant.scope)
+        value = issued.value.reveal()
+        token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope)
+        return token, issued.lifetime
+
+    def _url(self, deadline: float) -> str:
+        """Return the token endpoint, found in the issuer's metadata at most an hour ago."""
+        if self._token_url is not None:
+            return self._token_url
+        now = self._clock.monotonic()
+        if self._found is None or now - self._found[0] > METADATA_SECONDS:
+            self._found = (now, self._discover(deadline))
+        return self._found[1]
+
+    def _discover(self, deadline: float) -> str:
+        issuer = self._issuer or ""
+        answers = []
+        for url in metadata_urls(issuer):
+            response = self._fetcher.fetch(Request(url=url, max_bytes=MAX_METADATA_BYTES, deadline_seconds=deadline))
+            answers.append(str(response.status))
+            if response.status == 200:  # noqa: PLR2004 -- OK
+                endpoint = parse_metadata(response.body, issuer=issuer).token_endpoint
+                if endpoint is None:
+                    raise ProtocolError("the issuer's metadata name no token_endpoint")
+                return endpoint
+        raise Refused(
+            f"the issuer's metadata were answered with status {' and '.join(answers)}",
+            error=None,
+            retryable=True,
+        )
+
+    def _explain(self, cause: Exception, effort: _Effort) -> TokenFetchError:
+        """Return the error for people: what, for whom, from where, how often, how long."""
+        client = _name_of(self._credentials)
+        return TokenFetchError(
+            f"no token{client}: {cause} (source: {self.description}; {effort})",
+            error=getattr(cause, "error", None),
+            retryable=getattr(cause, "retryable", True),
+        )
+
+    def __repr__(self) -> str:
+        """Show where tokens come from."""
+        return f"ClientCredentials({self.description})"
+
+
+class StaticTokenSource:
+    """
+    One token that somebody else takes care of.
+
+    Args:
+        value: The token.
+        expires_at: Unix seconds at which it ends, if known.
+    """
+
+    def __init__(self, value: str, *, expires_at: float = float("inf")) -> None:
+        """Hold *value*."""
+        self._token = AccessToken(value=value, expires_at=expires_at)
+        self.description = "a fixed token"
+
+    def get(self) -> AccessToken:
+        """Return the token."""
+        return self._token
+
+    async def aget(self) -> AccessToken:
+        """Return the token."""
+        return self._token
+
+    def invalidate(self, token: AccessToken | str | None = None) -> bool:  # noqa: ARG002 -- the port's signature
+        """There is no other one."""
+        return False
+
+
+class FileTokenSource:
+    """
+    The token in a file that is replaced from outside, such as a mounted `<name>-token-secret`.
+
+    The file is looked at for each `get`, and read when it has changed.
+
+    Args:
+        path: The file; space around the token is ignored.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Remember where."""
+        from pathlib import Path
+
+        self._path = Path(path)
+        self._seen: tuple[Any, AccessToken] | None = None
+        self.description = f"file {self._path}"
+
+    def get(self) -> AccessToken:
+        """
+        Return the token in the file.
+
+        Raises:
+            TokenFetchError: The file cannot be read, or holds no token.
+        """
+        from tokenry.client.credentials import read_secret_text
+
+        mark = self._mark()
+        if self._seen is None or self._seen[0] != mark:
+            token = AccessToken(value=read_secret_text(self._path), expires_at=float("inf"))
+            self._seen = (mark, token)
+        return self._seen[1]
+
+    async def aget(self) -> AccessToken:
+        """Return the token in the file: a local read, too short to leave the loop for."""
+        return self.get()
+
+    def invalidate(self, token: AccessToken | str | None = None) -> bool:
+        """Read the file again; tell whether it holds another token by now."""
+        before = token.value if isinstance(token, AccessToken) else token
+        self._seen = None
+        try:
+            return self.get().value != before
+        except TokenFetchError:
+            return False
+
+    def _mark(self) -> object:
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise TokenFetchError(f"{self._path} cannot be used: {error.strerror}") from None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+_NO_FLIGHT: Final[Future[AccessToken]] = Future()
+
+
+def _checked_grant(grant: str) -> str:
+    if grant not in {CLIENT_CREDENTIALS, PASSWORD}:
+        raise ConfigurationError([f"grant is {CLIENT_CREDENTIALS} or {PASSWORD}"])
+    return grant
+
+
+def _endpoint(
+    issuer: str | None, token_url: str | None, environ: Mapping[str, str], *, allow_plain_http: bool
+) -> tuple[str | None, str | None]:
+    """Return the issuer or the token endpoint, the argument before the environment."""
+    if token_url is None and issuer is None:
+        token_url = environ.get("TOKENRY_TOKEN_URL") or environ.get("OAUTH2_ACCESS_TOKEN_URL")
+        issuer = environ.get("TOKENRY_ISSUER") if not token_url else None
+    chosen = token_url or issuer
+    if not chosen:
+        raise ConfigurationError(["no issuer: set TOKENRY_ISSUER, or TOKENRY_TOKEN_URL"])
+    try:
+        check_url(chosen, allow_plain_http=allow_plain_http)
+    except FetchFailed as failed:
+        raise ConfigurationError([f"issuer or token endpoint: {failed}"]) from None
+    return (None, token_url) if token_url else (issuer, None)
+
+
+def _name_of(credentials: object) -> str:
+    secrets = getattr(credentials, "secrets", None)
+    client_id = secrets.client_id if isinstance(secrets, ClientSecrets) else getattr(credentials, "client_id", None)
+    return f" for client {client_id!r}" if client_id else ""
+
+
+def _again(error: TokenFetchError) -> TokenFetchError:
+    """Return a copy, so that two who are told of one failure do not share a traceback."""
+    return TokenFetchError(str(error), error=error.error, retryable=error.retryable)
