@@ -257,9 +257,7 @@ async def test_a_flood_of_random_keys_costs_one_fetch(make, issuer):
     async with validator.lifespan():
         before = _key_fetches(issuer)
         tokens = [issuer.token(header={"kid": f"k{number}"}) for number in range(200)]
-        results = await asyncio.gather(
-            *(validator.avalidate(token) for token in tokens), return_exceptions=True
-        )
+        results = await asyncio.gather(*(validator.avalidate(token) for token in tokens), return_exceptions=True)
         assert {type(result) for result in results} == {UnknownKey}
         assert _key_fetches(issuer) - before == 1
 
@@ -322,9 +320,7 @@ def test_without_metadata_both_addresses_are_needed(issuer):
 
 
 def test_two_addresses_do_without_metadata(make, issuer):
-    validator = make(
-        jwks_uri=f"{issuer.issuer}/.well-known/jwks.json", revocations_url=f"{issuer.issuer}/revocations"
-    )
+    validator = make(jwks_uri=f"{issuer.issuer}/.well-known/jwks.json", revocations_url=f"{issuer.issuer}/revocations")
     read_once(validator)
     validator.validate(issuer.token())
     assert not any("well-known/oauth" in request.path for request in issuer.requests)

@@ -26,13 +26,7 @@ from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jwks import KeySet
 from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.client_authentication import read_client_credential
-from tokenry.oauth.errors import (
-    OAuthError,
-    invalid_client,
-    invalid_grant,
-    invalid_scope,
-    unsupported_grant_type,
-)
+from tokenry.oauth.errors import OAuthError, invalid_client, invalid_grant, invalid_scope, unsupported_grant_type
 from tokenry.oauth.form import Form, parse_form, parse_query
 from tokenry.oauth.introspection import active_response, parse_introspection_request
 from tokenry.oauth.token_endpoint import parse_token_request

@@ -10,21 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from tokenry.http.fetch import Headers, Response
 from tokenry.revocation.entries import Entry, Kind
-from tokenry.revocation.fingerprints import (
-    claims_fingerprint,
-    jti_fingerprint,
-    key_fingerprint,
-    token_fingerprint,
-)
+from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, key_fingerprint, token_fingerprint
 from tokenry.revocation.lists import RevocationList
-from tokenry.revocation.wire import (
-    BINARY_TYPE,
-    LIST_HEADER,
-    ListDocument,
-    ListStamp,
-    format_binary_list,
-    format_list,
-)
+from tokenry.revocation.wire import BINARY_TYPE, LIST_HEADER, ListDocument, ListStamp, format_binary_list, format_list
 from tokenry.validation.snapshots import Snapshot
 
 if TYPE_CHECKING:

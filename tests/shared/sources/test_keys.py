@@ -97,9 +97,7 @@ def test_metadata_of_another_issuer_bring_no_keys(source, script):
 
 
 def test_with_a_known_jwks_uri_no_metadata_are_asked(issuer, script, clock):
-    source = KeySource(
-        issuer.issuer, jwks_uri=f"{issuer.issuer}/.well-known/jwks.json", fetcher=script, clock=clock
-    )
+    source = KeySource(issuer.issuer, jwks_uri=f"{issuer.issuer}/.well-known/jwks.json", fetcher=script, clock=clock)
     step(source)
     assert script.asked == ["jwks.json"]
     assert source.snapshot() is not None
@@ -294,9 +292,7 @@ def test_a_refetch_that_takes_too_long_is_not_waited_for(source, script, issuer)
     script.gate.set()
 
 
-async def test_coroutines_share_one_fetch_and_one_that_gives_up_does_not_disturb_the_others(
-    source, script, issuer
-):
+async def test_coroutines_share_one_fetch_and_one_that_gives_up_does_not_disturb_the_others(source, script, issuer):
     source.start()
     await asyncio.to_thread(_until, lambda: source.snapshot() is not None)
     before = len(script.asked)

@@ -52,9 +52,7 @@ def test_metadata_of_another_issuer_are_refused_byte_for_byte(other):
         parse_metadata(document(issuer=other), issuer=ISSUER)
 
 
-@pytest.mark.parametrize(
-    "uri", [5, "", "file:///etc/passwd", "https://u:p@h/", "//h/", "https://h/#f", ["https://h/"]]
-)
+@pytest.mark.parametrize("uri", [5, "", "file:///etc/passwd", "https://u:p@h/", "//h/", "https://h/#f", ["https://h/"]])
 def test_an_endpoint_that_is_no_url_refuses_the_document(uri):
     with pytest.raises(ProtocolError):
         parse_metadata(document(jwks_uri=uri), issuer=ISSUER)

@@ -412,9 +412,7 @@ def test_answers_in_any_order_and_twice_lose_nothing(make, issuer, clock):
     for token in tokens:
         position = len(issuer.revocations._entries)
         issuer.revoke(token)
-        answers.append(
-            issuer.revocations.answer(f"https://r/revocations/changes?after={position}", {}, hold=False)
-        )
+        answers.append(issuer.revocations.answer(f"https://r/revocations/changes?after={position}", {}, hold=False))
     for seed in range(5):
         shuffled = random.Random(seed)  # noqa: S311 -- the same order in every run
         order = shuffled.choices(answers, k=10) + answers
@@ -534,9 +532,7 @@ def test_the_services_address_is_taken_with_and_without_its_last_part(url, root)
     assert revocations_root(url) == root
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"name": "a b"}, {"name": "a\r\nX: 1"}, {"version": "1/2"}, {"name": "x" * 101}]
-)
+@pytest.mark.parametrize("arguments", [{"name": "a b"}, {"name": "a\r\nX: 1"}, {"version": "1/2"}, {"name": "x" * 101}])
 def test_a_name_that_is_no_name_is_refused(arguments):
     with pytest.raises(ConfigurationError):
         RevocationSource("https://r.test", **arguments)
@@ -582,9 +578,7 @@ def test_after_a_restart_the_news_since_are_asked_first_without_holding(make, sc
     again.stop()
 
 
-def test_a_kept_list_beyond_the_refuse_age_is_enforced_but_not_enough_to_start_with(
-    make, issuer, clock, tmp_path
-):
+def test_a_kept_list_beyond_the_refuse_age_is_enforced_but_not_enough_to_start_with(make, issuer, clock, tmp_path):
     token = issuer.token(lifetime=3600)
     issuer.revoke(token)
     source = make(state_folder=tmp_path)
@@ -612,9 +606,7 @@ def test_a_clock_that_went_back_makes_a_kept_list_not_count(make, issuer, clock,
     again.stop()
 
 
-def test_a_file_that_is_damaged_anywhere_is_an_alarm_and_what_precedes_it_counts(
-    make, issuer, clock, tmp_path, events
-):
+def test_a_file_that_is_damaged_anywhere_is_an_alarm_and_what_precedes_it_counts(make, issuer, clock, tmp_path, events):
     first, second = issuer.token(), issuer.token()
     issuer.revoke(first)
     source = make(state_folder=tmp_path)

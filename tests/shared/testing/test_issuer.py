@@ -35,9 +35,7 @@ def ask(fetcher, url, **form):
 
 
 def test_the_token_endpoint_gives_a_token_that_validates(issuer):
-    status, answer = ask(
-        issuer, f"{issuer.issuer}/oauth2/token", grant_type="client_credentials", scope="b a"
-    )
+    status, answer = ask(issuer, f"{issuer.issuer}/oauth2/token", grant_type="client_credentials", scope="b a")
     assert (status, answer["scope"], answer["expires_in"]) == (200, "a b", 3600)
     assert issuer.validator().validate(answer["access_token"], scope="a b").sub == CLIENT_ID
 
@@ -147,9 +145,7 @@ def test_over_http_it_says_the_same(clock):
     with FakeIssuer(clock=clock) as issuer:
         assert issuer.issuer.startswith("http://127.0.0.1:")
         fetcher = HttpFetcher()
-        metadata = json.loads(
-            fetcher.fetch(Request(url=f"{issuer.issuer}/.well-known/openid-configuration")).body
-        )
+        metadata = json.loads(fetcher.fetch(Request(url=f"{issuer.issuer}/.well-known/openid-configuration")).body)
         assert metadata["issuer"] == issuer.issuer
         status, answer = ask(fetcher, metadata["token_endpoint"], grant_type="client_credentials")
         assert status == 200
