@@ -225,9 +225,14 @@ def _background(service: Service, store: OpeningStore) -> Callable[[web.Applicat
 
 
 async def _share(service: Service) -> None:
-    """Share this replica's view of the validators; when that fails, the view is older for a while."""
+    """Share this replica's view of the validators for ever."""
     while True:
         await asyncio.sleep(SHARE_SECONDS)
-        view = service.instances.view(now=service.clock.now())
-        with contextlib.suppress(StoreUnavailable, ConfigurationError):
-            await service.store.remember_member(VIEWS, service.instances.replica, view, ttl_seconds=VIEW_TTL_SECONDS)
+        await share_view(service)
+
+
+async def share_view(service: Service) -> None:
+    """Share this replica's view of the validators; when that fails, the view is older for a while."""
+    view = service.instances.view(now=service.clock.now())
+    with contextlib.suppress(StoreUnavailable, ConfigurationError):
+        await service.store.remember_member(VIEWS, service.instances.replica, view, ttl_seconds=VIEW_TTL_SECONDS)

@@ -30,6 +30,7 @@ KEEP_SECONDS: Final = 600.0  # a validator that was silent for so long is gone
 _INSTANCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._:@-]{0,99})/([A-Za-z0-9][A-Za-z0-9._+-]{0,31})")
 _FINGERPRINT = re.compile(r"[A-Za-z0-9_-]{22}")
 _MAX_COUNT: Final = 2**53
+_ROW_LENGTH: Final = 6  # members of a validator in a shared view
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +147,23 @@ def merge(views: Iterable[bytes], *, now: float) -> tuple[list[dict[str, Any]], 
     refusals: Counter[str] = Counter()
     for view in views:
         try:
-            document = parse_json_object(view)
-            instances, counts = document["instances"], document["refusals"]
-        except (ProtocolError, KeyError):
+            instances, counts = _read_view(view)
+        except ProtocolError:
             continue
         refusals.update(counts)
         for name, row in instances.items():
             latest[name] = _later(latest[name], row) if name in latest else row
     return [_shown(name, row, now) for name, row in sorted(latest.items())], dict(refusals)
+
+
+def _read_view(view: bytes) -> tuple[dict[str, list[Any]], dict[str, int]]:
+    document = parse_json_object(view)
+    instances, counts = document.get("instances"), document.get("refusals")
+    if not isinstance(instances, dict) or not isinstance(counts, dict):
+        raise ProtocolError("a view of another form")
+    if any(not isinstance(row, list) or len(row) != _ROW_LENGTH for row in instances.values()):
+        raise ProtocolError("a validator of another form")
+    return instances, counts
 
 
 def denied(entries: Iterable[Entry], refusals: Mapping[str, int] | None) -> int | None:
@@ -196,7 +206,9 @@ def parse_report(body: bytes) -> Report:
         members = parse_json_object(body)
     except ProtocolError:
         raise InvalidRequest("the body is not a strict JSON object") from None
-    instance = Instance.parse(f"{members.get('name')}/{members.get('version')}")
+    name, version = members.get("name"), members.get("version")
+    named = isinstance(name, str) and isinstance(version, str)
+    instance = Instance.parse(f"{name}/{version}") if named else None
     if instance is None:
         raise InvalidRequest("name and version are short texts of letters, digits and ._:@-")
     return Report(

@@ -185,7 +185,7 @@ class Replica:
         self.world, self.app, self.url, self.session = world, app, url, session
         self.feed, self.rules = app[FEED], app[RULES]
 
-    async def call(self, method, path, *, token="", body=None, form=None, headers=None, raw=None, auth=None):
+    async def call(self, method, path, *, token="", body=None, form=None, headers=None, raw=None):
         headers = dict(headers or {})
         if token == "":
             token = None
@@ -197,7 +197,7 @@ class Replica:
         if form is not None:
             data = form
         async with self.session.request(
-            method, self.url + path, data=data, headers=headers, auth=auth, allow_redirects=False
+            method, self.url + path, data=data, headers=headers, allow_redirects=False
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 

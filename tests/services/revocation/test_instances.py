@@ -1,0 +1,148 @@
+"""Which validators there are, and what they report."""
+
+import json
+
+import pytest
+
+from tests.services.revocation.conftest import NOW
+from tokenry.jose.encoding import b64url_encode
+from tokenry_revocation.app import SERVICE_PARTS, share_view
+from tokenry_revocation.instances import KEEP_SECONDS, MAX_INSTANCES, Instance, Instances, Report, merge
+
+
+async def listed(world, service):
+    answer = await service.get("/validators", token=world.caller())
+    assert answer.status == 200
+    return answer.json
+
+
+async def test_a_validator_that_names_itself_is_listed_with_what_it_has_applied(world, service):
+    named = {"Tokenry-Instance": "orders-1/1.2.0"}
+    cursor = (await service.get("/revocations/snapshot", headers=named)).list.cursor
+    assert (await listed(world, service))["validators"] == [
+        {
+            "name": "orders-1",
+            "version": "1.2.0",
+            "last_poll": NOW,
+            "applied_as_of": None,
+            "lag": None,
+            "list_age": None,
+            "reported_at": None,
+            "verified": False,
+        }
+    ]
+    world.clock.advance(10)
+    await service.get(f"/revocations/changes?after={cursor}&wait=0", headers=named)
+    (shown,) = (await listed(world, service))["validators"]
+    assert (shown["last_poll"], shown["applied_as_of"], shown["lag"]) == (NOW + 10, NOW - 2, 12)
+
+
+@pytest.mark.parametrize("name", ["", "x", "/1", "a/", "a b/1", "x" * 200 + "/1", "<script>/1", "a/1/2"])
+async def test_names_of_another_form_are_not_listed(world, service, name):
+    await service.get("/revocations/snapshot", headers={"Tokenry-Instance": name})
+    assert (await listed(world, service))["validators"] == []
+
+
+async def test_views_of_all_replicas_are_merged_through_the_store(world, service):
+    async with world.replica(TOKENRY_INSTANCE="second") as other:
+        await other.get("/revocations/snapshot", headers={"Tokenry-Instance": "orders-2/1"})
+        await share_view(other.app[SERVICE_PARTS])
+        await service.get("/revocations/snapshot", headers={"Tokenry-Instance": "orders-1/1"})
+        body = await listed(world, service)
+    assert [shown["name"] for shown in body["validators"]] == ["orders-1", "orders-2"]
+    assert body["replicas"] == 2
+
+
+async def test_without_the_store_a_replica_tells_what_it_has_heard_itself(world, service):
+    await service.get("/revocations/snapshot", headers={"Tokenry-Instance": "orders-1/1"})
+    world.store.down = True
+    assert [shown["name"] for shown in (await listed(world, service))["validators"]] == ["orders-1"]
+
+
+async def test_a_report_counts_refusals_by_fingerprint_and_a_record_shows_them(world, service):
+    posted = await service.post("CLAIM", {"claims": {"sub": "jdoe"}})
+    (entry,) = (await service.snapshot()).entries
+    report = {
+        "name": "orders-1",
+        "version": "1",
+        "as_of": NOW - 1,
+        "list_age": 3.5,
+        "refusals": {b64url_encode(entry.fingerprint): 5, "A" * 22: 7},
+        "something_new": {},
+    }
+    for _ in range(2):
+        answer = await service.call("POST", "/validators/reports", token=world.caller("x"), body=report)
+        assert (answer.status, answer.body) == (204, b"")
+    shown = (await service.get(f"/revocations/{posted.json['id']}", token=world.caller(sub="x"))).json
+    assert shown["denied"] == 10
+    (validator,) = (await listed(world, service))["validators"]
+    assert (validator["applied_as_of"], validator["list_age"], validator["verified"]) == (NOW - 1, 3.5, True)
+
+
+async def test_reports_need_a_bearer_unless_configured_and_are_marked_then(world, service):
+    report = {"name": "a", "version": "1", "refusals": {"A" * 22: 7}}
+    assert (await service.call("POST", "/validators/reports", body=report)).status == 401
+    async with world.replica(TOKENRY_OPEN_REPORTS="true") as open_service:
+        assert (await open_service.call("POST", "/validators/reports", body=report)).status == 204
+        (shown,) = (await listed(world, open_service))["validators"]
+        assert shown["verified"] is False
+        bad = await open_service.call("POST", "/validators/reports", token="x", body=report)
+        assert bad.status == 401, "who shows a token is judged by it"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        [],
+        {},
+        {"name": "a"},
+        {"name": "a b", "version": "1"},
+        {"name": "a", "version": "1", "as_of": "now"},
+        {"name": "a", "version": "1", "as_of": True},
+        {"name": "a", "version": "1", "list_age": -1},
+        {"name": "a", "version": "1", "refusals": []},
+        {"name": "a", "version": "1", "refusals": {"x": 1}},
+        {"name": "a", "version": "1", "refusals": {"A" * 22: -1}},
+        {"name": "a", "version": "1", "refusals": {"A" * 22: 1.5}},
+    ],
+)
+async def test_reports_that_make_no_sense_are_refused(world, service, report):
+    answer = await service.call("POST", "/validators/reports", token=world.caller(), body=report)
+    assert answer.status == 400
+
+
+def test_the_view_is_bounded_and_drops_who_was_silent_longest():
+    instances = Instances("r")
+    for number in range(MAX_INSTANCES + 10):
+        instances.polled(Instance(f"v{number}", "1"), now=1000.0 + number / 1000, as_of=None)
+    view = json.loads(instances.view(now=1000.0))
+    assert len(view["instances"]) == MAX_INSTANCES
+    assert "v0" not in view["instances"]
+
+
+def test_who_was_silent_for_long_is_gone():
+    instances = Instances("r")
+    instances.polled(Instance("v", "1"), now=1000.0, as_of=None)
+    validators, _ = merge([instances.view(now=1000.0 + KEEP_SECONDS)], now=1000.0 + KEEP_SECONDS)
+    assert validators == []
+
+
+def test_of_two_views_the_later_poll_the_larger_position_and_the_later_report_count():
+    first, second = Instances("a"), Instances("b")
+    first.polled(Instance("v", "1"), now=1000.0, as_of=990.0)
+    first.reported(
+        Report(instance=Instance("v", "1"), as_of=None, list_age=7.0, refusals={"A" * 22: 1}), now=1001.0, verified=True
+    )
+    second.polled(Instance("v", "2"), now=1002.0, as_of=980.0)
+    for views in ([first, second], [second, first]):
+        (shown,), refusals = merge([view.view(now=1003.0) for view in views], now=1003.0)
+        assert (shown["version"], shown["last_poll"], shown["applied_as_of"]) == ("2", 1002.0, 990.0)
+        assert (shown["list_age"], shown["verified"], refusals) == (7.0, True, {"A" * 22: 1})
+
+
+def test_views_that_cannot_be_read_are_left_out():
+    good = Instances("r")
+    good.polled(Instance("v", "1"), now=1000.0, as_of=None)
+    bad = [b"", b"[]", b"{}", b'{"instances":[],"refusals":{}}', b'{"instances":{"a":[1]},"refusals":{}}']
+    validators, _ = merge([*bad, good.view(now=1000.0)], now=1000.0)
+    assert [shown["name"] for shown in validators] == ["v"]

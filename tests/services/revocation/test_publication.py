@@ -1,0 +1,253 @@
+"""What is new since a cursor: nothing is lost, whatever appears late, moves, or is read by another replica."""
+
+import random
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenry.errors import ProtocolError
+from tokenry.revocation.entries import Entry, Kind
+from tokenry.secret import Secret
+from tokenry_revocation import publication as publication_module
+from tokenry_revocation.publication import Cursor, CursorGone, Live, Publication, document, entries_digest
+from tokenry_revocation.records import Actor, PlanBRow, Record, RecordType
+from tokenry_revocation.requests import ClaimsTarget
+from tokenry_revocation.revoking import Fingerprints, Signature, Terms, draft_claims
+
+NOW = 1_800_000_000
+SALTS = {"s": bytes(32)}
+
+
+def live(name, position=0, *, until=NOW + 600, undoes=None):
+    kind = Kind.UNDO if undoes else Kind.ALL
+    entry = Entry(
+        id=name,
+        kind=kind,
+        issued_before=None if undoes else NOW,
+        in_force_until=until,
+        undoes=undoes,
+    )
+    return Live(
+        id=name,
+        type=RecordType.UNDO if undoes else RecordType.GLOBAL,
+        revoked_at=NOW,
+        in_force_until=until,
+        entries=(entry,),
+        rows=(),
+        undoes=undoes,
+        refresh_from=None,
+        position=position,
+    )
+
+
+def publication(*records, overlap=0, position=0):
+    made = Publication(epoch=7, overlap=overlap)
+    made.add(records, now=NOW)
+    made.advance(position)
+    return made
+
+
+def names(records):
+    return {record.id for record in records}
+
+
+def test_a_reader_with_the_same_records_has_no_news():
+    made = publication(live("a", 1), live("b", 2), position=2)
+    assert made.news(made.cursor(as_of=NOW)) == []
+
+
+def test_a_reader_gets_what_was_acknowledged_before_the_store_gave_it_a_place():
+    made = publication(live("a", 1), position=1)
+    cursor = made.cursor(as_of=NOW)
+    made.add([live("b")], now=NOW)
+    assert names(made.news(cursor)) == {"b"}
+    cursor = made.cursor(as_of=NOW)
+    made.add([live("b", 2)], now=NOW)
+    made.advance(2)
+    assert made.news(cursor) == [], "its place is no news"
+    assert made.news(made.cursor(as_of=NOW)) == []
+
+
+def test_what_appears_below_the_position_within_the_overlap_is_news():
+    made = publication(live("a", 100), overlap=20, position=100)
+    cursor = made.cursor(as_of=NOW)
+    made.add([live("late", 85)], now=NOW)
+    assert names(made.news(cursor)) == {"a", "late"}
+
+
+def test_a_record_that_was_written_again_is_at_its_later_place():
+    made = publication(live("a", 5), overlap=2, position=10)
+    made.add([live("a", 12)], now=NOW)
+    made.advance(12)
+    assert names(made.window(11)) == {"a"}
+    assert names(made.window(3)) == {"a"}
+    assert len(made) == 1
+
+
+def test_what_is_out_of_force_is_not_taken_and_leaves():
+    made = publication(live("dead", 1, until=NOW), live("a", 2, until=NOW + 5), position=2)
+    assert names(made) == {"a"}
+    assert made.prune(now=NOW + 4) == 0
+    assert made.prune(now=NOW + 5) == 1
+    assert names(made.window(0)) == set()
+    assert made.counts[RecordType.GLOBAL] == 0
+
+
+def test_an_undone_record_is_known_as_undone_until_its_undo_is_over():
+    made = publication(live("a", 1), live("b", 2, undoes="a"), position=2)
+    assert made.is_undone("a")
+    made.prune(now=NOW + 600)
+    assert not made.is_undone("a")
+
+
+def test_the_version_grows_only_when_something_changes():
+    made = publication(live("a", 1))
+    version = made.version
+    made.add([live("a", 1)], now=NOW)
+    made.prune(now=NOW)
+    assert made.version == version
+    made.add([live("b", 2)], now=NOW)
+    assert made.version == version + 1
+
+
+def test_a_delta_that_is_longer_than_the_snapshot_is_worth_is_gone(monkeypatch):
+    monkeypatch.setattr(publication_module, "MAX_DELTA_RECORDS", 2)
+    made = publication(position=0)
+    cursor = made.cursor(as_of=NOW)
+    made.add([live(f"r{n}", n + 1) for n in range(3)], now=NOW)
+    with pytest.raises(CursorGone):
+        made.news(cursor)
+
+
+def test_a_cursor_comes_back_as_it_was_given_out():
+    cursor = Cursor(epoch=7, position=123, digest=2**64 - 1, as_of=NOW * 1000)
+    assert Cursor.parse(cursor.format(), epoch=7) == cursor
+    with pytest.raises(CursorGone):
+        Cursor.parse(cursor.format(), epoch=8)
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_a_cursor_raise_anything_else(text):
+    with suppress(CursorGone):
+        Cursor.parse(text, epoch=1)
+
+
+def test_the_etag_is_that_of_the_records_and_not_of_their_order():
+    first, second = publication(live("a", 1), live("b", 2)), publication(live("b", 1), live("a", 2))
+    assert entries_digest(first) == entries_digest(second)
+    assert entries_digest(first) != entries_digest(publication(live("a", 1)))
+
+
+def test_a_document_has_the_entries_of_its_records():
+    made = publication(live("a", 1), position=1)
+    listed = document(made, cursor=made.cursor(as_of=NOW), salts=SALTS, max_token_lifetime=60)
+    assert [entry.id for entry in listed.entries] == ["a"]
+
+
+@dataclass
+class Replica:
+    """A replica over a log whose writers stamp with clocks that differ by at most the overlap."""
+
+    made: Publication
+    log: list = field(default_factory=list)
+
+    def read(self, clock, overlap):
+        after = self.made.position
+        self.made.add([live(n, p) for n, p, at in self.log if p > after - overlap and at <= clock], now=NOW)
+        self.made.advance(clock)
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 2**32), overlap=st.sampled_from([0, 1, 5, 20]))
+def test_a_reader_of_any_replicas_never_lacks_what_was_acknowledged_before_its_as_of(seed, overlap):
+    chance, clock, log, acknowledged = random.Random(seed), 100, [], {}  # noqa: S311 -- not a secret
+    replicas = [Replica(Publication(epoch=1, overlap=overlap), log) for _ in range(3)]
+    held, cursor = set(), None
+    for number in range(60):
+        clock += chance.randrange(4)
+        action = chance.random()
+        if action < 0.4:
+            name = f"r{number}"
+            # a writer whose stamp is old by less than the overlap, and never ahead of what readers have read
+            log.append((name, clock + 1 - chance.randrange(overlap + 1), clock))
+            acknowledged[name] = clock
+            if chance.random() < 0.5:
+                chance.choice(replicas).made.add([live(name)], now=NOW)
+            clock += 1
+        elif action < 0.7:
+            chance.choice(replicas).read(clock, overlap)
+        else:
+            replica = chance.choice(replicas)
+            as_of = replica.made.position
+            news = replica.made.news(cursor) if cursor is not None else list(replica.made)
+            held |= names(news)
+            missing = {name for name, at in acknowledged.items() if at < as_of} - held
+            assert not missing
+            cursor = replica.made.cursor(as_of=as_of)
+
+
+# --- records ----------------------------------------------------------------------------------------------
+
+
+TERMS = Terms(
+    issuer="https://issuer.example.org",
+    max_token_lifetime=3600,
+    skew=2.0,
+    propagation_bound=30.5,
+    plan_b_bound=60.5,
+    hashing_salt=Secret("a-salt-of-the-tests-only"),
+)
+FINGERPRINTS = Fingerprints(TERMS.hashing_salt)
+VALUES = st.dictionaries(
+    st.sampled_from(["sub", "client_id", "realm", "iss", "jti", "team"]),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8),
+    min_size=1,
+    max_size=4,
+)
+
+
+def claims_record(claims):
+    target = ClaimsTarget(claims=tuple(sorted(claims.items())), issued_before=NOW, block_until=None, plan_b=True)
+    draft = draft_claims(target, now=NOW, terms=TERMS, fingerprints=FINGERPRINTS)
+    name = FINGERPRINTS.identity(draft.canonical, 0)
+    by = Signature(actor=Actor(iss="i", sub="s"), rule="r@1", reason="why", ticket="T")
+    return draft.record(name, terms=TERMS, by=by)
+
+
+@settings(max_examples=100)
+@given(VALUES)
+def test_a_record_comes_back_from_its_bytes_as_it_was(claims):
+    record = claims_record(claims)
+    assert Record.from_bytes(record.to_bytes()) == record
+
+
+@settings(max_examples=200)
+@given(VALUES, VALUES)
+def test_R10_different_rules_have_different_ids_and_fingerprints(one, other):
+    first, second = claims_record(one), claims_record(other)
+    assert (first.id == second.id) == (one == other)
+    assert (first.entries[0].fingerprint == second.entries[0].fingerprint) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"format":1}', b'{"format":2,"id":"a"}', b'{"format":1,"type":"X"}', b"\xff"],
+)
+def test_bodies_that_are_no_records_are_refused(body):
+    with pytest.raises(ProtocolError):
+        Record.from_bytes(body)
+
+
+def test_a_record_with_a_member_that_is_not_known_is_refused():
+    body = claims_record({"sub": "a"}).to_bytes()
+    with pytest.raises(ProtocolError):
+        Record.from_bytes(body.replace(b'{"format":1,', b'{"format":1,"later":true,'))
+
+
+def test_a_row_of_plan_b_is_kept_with_its_true_cut_off():
+    assert claims_record({"sub": "a"}).plan_b[0] == PlanBRow(
+        type="CLAIM", hash=FINGERPRINTS.plan_b("a"), names=("sub",), issued_before=NOW
+    )
