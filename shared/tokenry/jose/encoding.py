@@ -68,13 +68,16 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
     if data.count(b"{") + data.count(b"[") > max_depth:
         _check_depth(data, max_depth)
     try:
-        value = _decode(data.decode("utf-8"))
+        text = data.decode("utf-8").strip(_WHITE_SPACE)
+        value, end = _decode(text)
         if b"\\u" in data:
             dump_json(value)  # a surrogate that is not one of a pair cannot be encoded
     except (ValueError, RecursionError):
         # Without the cause: a decoding error carries the whole document, which may be confidential, into the
         # logs.
         raise ProtocolError("not strict JSON") from None
+    if end != len(text):
+        raise ProtocolError("something behind the JSON")
     if type(value) is not dict:
         raise ProtocolError("JSON, but not an object")
     return value
@@ -108,6 +111,7 @@ def _check_depth(data: bytes, max_depth: int) -> None:
     raise ProtocolError(f"JSON nested deeper than {max_depth} levels, or not closed")
 
 
+_WHITE_SPACE = " \t\n\r"  # RFC 8259 section 2
 _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
@@ -141,4 +145,4 @@ _decode = json.JSONDecoder(
     parse_int=_bounded_int,
     parse_float=_finite_float,
     parse_constant=_refuse_constant,
-).decode
+).raw_decode

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from tokenry.claims import TokenInfo
 from tokenry.errors import InvalidToken, Reason
-from tokenry.scope import NO_SCOPE, InvalidScope, Scope, parse_scope, scope_of
+from tokenry.scope import InvalidScope, Scope, parse_scope, scope_of
 
 MAX_NUMERIC_DATE: Final = 253_402_300_799
 """The end of the year 9999: what any calendar can show."""
@@ -119,10 +120,14 @@ def _scope(claims: dict[str, Any]) -> Scope:
     scope = claims.get("scope", "")
     try:
         if type(scope) is str:
-            return parse_scope(scope) if scope else NO_SCOPE
+            return _parse_scope(scope)
         return scope_of(_strings(scope))
     except InvalidScope:
         raise InvalidToken(Reason.MALFORMED_CLAIMS) from None
+
+
+_parse_scope = lru_cache(maxsize=1024)(parse_scope)
+"""Scopes repeat from token to token, and their sets are shared; nothing unsigned comes here."""
 
 
 def _strings(value: Any) -> list[str]:  # noqa: ANN401 -- any JSON value
