@@ -87,6 +87,16 @@ def test_a_validator_that_could_not_poll_for_a_while_loses_nothing():
     assert planb.refuses(*token("other", iat=START + 2))
 
 
+def test_a_position_that_moved_on_before_a_cut_off_settled_still_gets_it():
+    service, planb = Service(), PlanBTokeninfo(salt=SALT, tolerance=3)
+    service.revoke({"sub": "jdoe"}, now=START)
+    service.revoke({"sub": "other"}, now=START + 4)
+    service.answer(planb, now=START + 4.5)
+    assert planb.question(START + 34) > START  # it asks for nothing as old as the revocation
+    service.answer(planb, now=START + 34)
+    assert planb.refuses(*token(iat=START + 2))
+
+
 def test_the_settled_row_reaches_a_position_that_stands_at_the_revocation():
     service, planb = Service(), validator()
     service.revoke({"sub": "jdoe"}, now=START)

@@ -36,11 +36,13 @@ class PlanBTokeninfo:
     Args:
         salt: Its REVOCATION_HASHING_SALT.
         clock_offset: Seconds by which its clock is ahead of the true time.
+        tolerance: Its REVOCATION_REFRESH_TOLERANCE, seconds.
     """
 
-    def __init__(self, *, salt: str, clock_offset: float = 0.0) -> None:
+    def __init__(self, *, salt: str, clock_offset: float = 0.0, tolerance: int = TOLERANCE_SECONDS) -> None:
         self._salt = salt
         self._offset = clock_offset
+        self._tolerance = tolerance
         self._rows: dict[str, dict[str, Any]] = {}
         self._names: set[tuple[str, ...]] = set()
         self._latest = 0
@@ -49,7 +51,7 @@ class PlanBTokeninfo:
     def question(self, now: float) -> int:
         """Return the `from` of its next poll at the true time *now*."""
         latest = self._latest or self._clock(now) - CACHE_SECONDS
-        return latest - TOLERANCE_SECONDS
+        return latest - self._tolerance
 
     def take(self, body: bytes, *, now: float) -> None:
         """Read the answer to its poll at the true time *now*."""
