@@ -16,6 +16,8 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from tokenry_revocation.adapters.lane import Lane, LaneFull
@@ -110,9 +112,7 @@ def _create_tables(connection: sqlite3.Connection, *, epoch: int) -> None:
 def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     # mode=rw: never make a file by the way. Autocommit: transactions begin where the code says so.
     uri = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
-    )
+    connection = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -143,28 +143,34 @@ def _has_tables(connection: sqlite3.Connection) -> bool:
     return bool(tables)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Connections:
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    scanner: sqlite3.Connection
+    epoch: int
+
+
 class SqliteStore:
     """
     The store in an open file. Make one with `open`.
 
-    One thread writes, another one reads, so that a long sweep holds up no append.
+    One thread writes, one looks single things up, one reads the log: a long sweep holds up nobody else.
     """
 
-    def __init__(
-        self, path: Path, *, writer: sqlite3.Connection, reader: sqlite3.Connection, epoch: int, clock: Clock
-    ) -> None:
-        """Take over two connections to one checked file; used by `open`."""
+    def __init__(self, path: Path, connections: _Connections, *, clock: Clock) -> None:
+        """Take over the connections to one checked file; used by `open`."""
         self._path = path
         self._inode = path.stat().st_ino
-        self._writer = writer
-        self._reader = reader
-        self._epoch = epoch
+        self._writer, self._reader, self._scanner = connections.writer, connections.reader, connections.scanner
+        self._epoch = connections.epoch
         self._clock = clock
         self._purge_at = 0.0
         self._writes = Lane(
             self._write_bundle, name="revocation-writer", capacity=WAITING_WRITES, bundle=WRITES_TOGETHER
         )
-        self._reads = Lane(self._read_bundle, name="revocation-reader", capacity=WAITING_READS, bundle=1)
+        self._reads = Lane(_read_bundle, name="revocation-reader", capacity=WAITING_READS, bundle=1)
+        self._scans = Lane(_read_bundle, name="revocation-scanner", capacity=WAITING_READS, bundle=1)
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock, busy_seconds: float = BUSY_SECONDS) -> SqliteStore:
@@ -179,8 +185,8 @@ class SqliteStore:
         Raises:
             StoreUnavailable: There is none, or one of another version; the text says what to run.
         """
-        writer, reader, epoch = await asyncio.to_thread(_open_both, path, busy_seconds)
-        return cls(path, writer=writer, reader=reader, epoch=epoch, clock=clock)
+        connections = await asyncio.to_thread(_open_all, path, busy_seconds)
+        return cls(path, connections, clock=clock)
 
     @property
     def overlap(self) -> int:
@@ -203,7 +209,8 @@ class SqliteStore:
 
     async def read(self, after: int | None) -> Batch:
         """Return the rows above *after*, or all in force."""
-        return await self._read("read", lambda: _read(self._reader, after, now=self._clock.now()))
+        scan = partial(_read, self._scanner, after, now=self._clock.now())
+        return cast("Batch", await _outcome(self._scans, "read", scan))
 
     async def remember(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         """Keep *value* for a while."""
@@ -243,7 +250,12 @@ class SqliteStore:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        for lane, connection in ((self._writes, self._writer), (self._reads, self._reader)):
+        # The writer last, whose connection takes the write-ahead log along when it is the only one left.
+        for lane, connection in (
+            (self._scans, self._scanner),
+            (self._reads, self._reader),
+            (self._writes, self._writer),
+        ):
             lane.close()
             connection.close()
 
@@ -275,9 +287,6 @@ class SqliteStore:
             return [error] * len(jobs)
         return outcomes
 
-    def _read_bundle(self, jobs: Sequence[Callable[[], object]]) -> Sequence[object]:
-        return [_attempt(job) for job in jobs]
-
     def _ping(self) -> None:
         self._check_file()
         self._reader.execute("SELECT epoch FROM store").fetchone()
@@ -306,19 +315,25 @@ class SqliteStore:
             self._purge_at = self._clock.monotonic() + PURGE_INTERVAL_SECONDS
 
 
-def _open_both(path: Path, busy_seconds: float) -> tuple[sqlite3.Connection, sqlite3.Connection, int]:
+def _open_all(path: Path, busy_seconds: float) -> _Connections:
     if not path.is_file():
         raise StoreUnavailable(f"there is no revocation store at {path}: run `{CREATE_COMMAND}`")
     with contextlib.ExitStack() as cleanup:
         try:
-            writer = cleanup.enter_context(contextlib.closing(_connect(path, busy_seconds)))
+            writer, reader, scanner = (
+                cleanup.enter_context(contextlib.closing(_connect(path, busy_seconds))) for _ in range(3)
+            )
             epoch = _check_schema(writer, path)
-            reader = cleanup.enter_context(contextlib.closing(_connect(path, busy_seconds)))
-            reader.execute("PRAGMA query_only = ON")
+            for connection in (reader, scanner):
+                connection.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
         cleanup.pop_all()
-        return writer, reader, epoch
+        return _Connections(writer=writer, reader=reader, scanner=scanner, epoch=epoch)
+
+
+def _read_bundle(jobs: Sequence[Callable[[], object]]) -> Sequence[object]:
+    return [_attempt(job) for job in jobs]
 
 
 async def _outcome(lane: Lane, operation: str, job: Callable[[], object]) -> object:
