@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import sys
 from typing import TYPE_CHECKING
 
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
-from tokenry.jose.jwk import Algorithm
 from tokenry.serving.keys import METRICS
 from tokenry.serving.metrics import package_version
 from tokenry.serving.server import command
+from tokenry.sources.events import EventKind
 from tokenry.sources.keys import KeySource, KeySources
 from tokenry.sources.revocations import RevocationSource
 from tokenry.token_validator import TokenValidator
@@ -28,13 +27,22 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from tokenry.sources.events import OnEvent, SourceEvent
+
 
 def compose(settings: Settings) -> Callable[[], web.Application]:
     """Return what makes the application of *settings*, inside the event loop."""
 
     def make() -> web.Application:
         clock = SystemClock()
-        own, keys = _keys(settings, clock)
+
+        def found(event: SourceEvent) -> None:
+            # Where the list is, is in the issuer's metadata: its reader need not wait once they are known.
+            if event.kind is EventKind.METADATA:
+                revocations.wake()
+
+        own = _own_keys(settings, clock, on_event=found)
+        keys = KeySources([own, *_other_keys(settings, clock)])
         revocations = _revocations(settings, clock, own)
         validator = TokenValidator.from_sources(policy_of(settings), keys=keys, revocations=revocations, clock=clock)
         calls = HttpCalls()
@@ -75,17 +83,20 @@ def policy_of(settings: Settings) -> ValidationPolicy:
     )
 
 
-def _keys(settings: Settings, clock: SystemClock) -> tuple[KeySource, KeySources]:
-    own = KeySource(
+def _own_keys(settings: Settings, clock: SystemClock, *, on_event: OnEvent) -> KeySource:
+    return KeySource(
         settings.issuer_identifier,
         jwks_uri=settings.jwks_url,
         metadata_uri=settings.discovery_url,
         refresh_seconds=settings.keys_refresh_interval,
         fetcher=_fetcher(settings),
         clock=clock,
-        algorithms=(Algorithm.ES256,),
+        on_event=on_event,
     )
-    others = [
+
+
+def _other_keys(settings: Settings, clock: SystemClock) -> list[KeySource]:
+    return [
         KeySource(
             item.trusted.issuer,
             jwks_uri=item.jwks_uri,
@@ -96,7 +107,6 @@ def _keys(settings: Settings, clock: SystemClock) -> tuple[KeySource, KeySources
         )
         for item in read_trusted_issuers(settings.trusted_issuers)
     ]
-    return own, KeySources([own, *others])
 
 
 def _revocations(settings: Settings, clock: SystemClock, own: KeySource) -> RevocationSource:
@@ -107,7 +117,7 @@ def _revocations(settings: Settings, clock: SystemClock, own: KeySource) -> Revo
 
     return RevocationSource(
         settings.revocation_base_url or discovered,
-        name=settings.instance or f"{SERVICE}-{platform.node()}"[:100],
+        name=settings.instance or None,
         version=package_version(),
         state_folder=settings.state_folder,
         state_key=settings.issuer_identifier,

@@ -8,10 +8,11 @@ from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Finding, Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.rate_limit import TokenBuckets
-from tokenry_tokeninfo.callers import ClientExchange, read_audiences
+from tokenry_tokeninfo.callers import ClientExchange
 from tokenry_tokeninfo.handlers import Handlers, add_list_stamp
 from tokenry_tokeninfo.measures import Measures
 from tokenry_tokeninfo.openapi import document
+from tokenry_tokeninfo.settings import read_audiences
 from tokenry_tokeninfo.upstream import Upstream
 
 if TYPE_CHECKING:

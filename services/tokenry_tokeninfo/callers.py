@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from tokenry.jose.encoding import parse_json_object
 from tokenry.oauth.errors import OAuthError, invalid_client, invalid_request, temporarily_unavailable
 from tokenry.scope import InvalidScope, parse_scope
 from tokenry.secret import Secret
+from tokenry.serving.addresses import UNIX_PEER
 from tokenry.serving.rate_limit import TokenBuckets
 from tokenry_tokeninfo.ports import Answer, Unreachable
 
@@ -211,9 +211,10 @@ class ClientExchange:
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
             "Accept": "application/json",
-            # The issuer counts failures by address; it believes this only from proxies that it trusts.
-            "X-Forwarded-For": address,
         }
+        if address != UNIX_PEER:
+            # The issuer counts failures by address; it believes this only from proxies that it trusts.
+            headers["X-Forwarded-For"] = address
         if realm or self._realm:
             form["realm"] = realm or self._realm or ""
         if credential.basic:
@@ -287,21 +288,3 @@ def not_authenticated() -> OAuthError:
         status=refusal.status,
         headers=[("WWW-Authenticate", "Bearer"), *refusal.headers],
     )
-
-
-def read_audiences(text: str) -> dict[str, frozenset[str]]:
-    """
-    Return which audiences each caller may ask about, from JSON such as `{"orders": ["orders"]}`.
-
-    Raises:
-        ValueError: It is not an object of arrays of texts.
-    """
-    try:
-        value = json.loads(text)
-    except ValueError:
-        raise ValueError('write a JSON object such as {"client": ["audience"]}') from None
-    if not isinstance(value, dict) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values()
-    ):
-        raise ValueError('write a JSON object of arrays, such as {"client": ["audience"]}')
-    return {caller: frozenset(names) for caller, names in value.items()}

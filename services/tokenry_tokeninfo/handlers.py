@@ -26,7 +26,7 @@ from tokenry.oauth.form import FORM, Form, parse_form, parse_query
 from tokenry.oauth.introspection import INACTIVE, active_response, parse_introspection_request
 from tokenry.revocation.stamps import LIST_HEADER, ListStamp
 from tokenry.scope import NO_SCOPE, Scope
-from tokenry.serving.application import authorization_values, deadline, read_body
+from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
 from tokenry.serving.problem import Problem
 from tokenry_tokeninfo.answers import ACCESS_TOKEN_NOT_VALID, INVALID_TOKEN_BODY, NO_TOKEN_BODY, token_info_body
@@ -245,7 +245,6 @@ class Handlers:
             self._jwks = (keys, body, etag)
         return body, etag
 
-    @deadline(1.0)
     async def health(self, _request: web.Request) -> web.Response:
         """Answer `GET /health` as Plan B did: OK when there is a key."""
         held = self._keys.snapshot()

@@ -1,5 +1,6 @@
 """The settings of token info: our own names, and those of planb-tokeninfo."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -10,10 +11,27 @@ from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import Algorithm
 from tokenry.serving.settings import Duration, Env, HttpUrl, SecretText, ServiceSettings
 from tokenry.validation.policy import TrustedIssuer
-from tokenry_tokeninfo.callers import read_audiences
 
 OPENID_PATH = "/.well-known/openid-configuration"
 MIN_REFUSE_AGE = 31.0  # seconds: 28 between two reads, 2 for a fetch, 0.5 between replica and store
+
+
+def read_audiences(text: str) -> dict[str, frozenset[str]]:
+    """
+    Return which audiences each caller may ask about, from JSON such as `{"orders": ["orders"]}`.
+
+    Raises:
+        ValueError: It is not an object of arrays of texts.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise ValueError('write a JSON object such as {"client": ["audience"]}') from None
+    if not isinstance(value, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values()
+    ):
+        raise ValueError('write a JSON object of arrays, such as {"client": ["audience"]}')
+    return {caller: frozenset(names) for caller, names in value.items()}
 
 
 def _check_audiences(text: str) -> str:

@@ -221,7 +221,7 @@ async def _run(app_factory: Callable[[], web.Application], settings: ServiceSett
     stop = _Stop()
     async with AsyncExitStack() as stack:
         app = app_factory()
-        tls = await _tls(settings, stack)
+        tls = await tls_context(settings, stack)
         server = await stack.enter_async_context(
             serve(
                 app,
@@ -278,8 +278,17 @@ class _Stop:
                 await self._second.wait()
 
 
-async def _tls(settings: ServiceSettings, stack: AsyncExitStack) -> ssl.SSLContext | None:
-    """Return the context of the configured certificate, which is loaded again when its file changes."""
+async def tls_context(
+    settings: ServiceSettings, stack: AsyncExitStack, *, check_seconds: float = CERTIFICATE_CHECK_SECONDS
+) -> ssl.SSLContext | None:
+    """
+    Return the context of the configured certificate, or None for plain HTTP.
+
+    Until *stack* is closed, the files are looked at every *check_seconds*, and loaded again when they changed.
+
+    Raises:
+        ConfigurationError: Certificate and key cannot be loaded.
+    """
     certificate, key = settings.tls_certificate_file, settings.tls_private_key_file
     if certificate is None or key is None:
         return None
@@ -292,24 +301,24 @@ async def _tls(settings: ServiceSettings, stack: AsyncExitStack) -> ssl.SSLConte
         raise ConfigurationError(
             [f"TOKENRY_TLS_CERTIFICATE_FILE: certificate and key cannot be loaded ({kind}); check both files"]
         ) from None
-    reloading = asyncio.create_task(_reload_certificate(context, certificate, key))
+    reloading = asyncio.create_task(_reload_certificate(context, certificate, key, check_seconds))
     stack.callback(reloading.cancel)
     return context
 
 
-async def _reload_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+async def _reload_certificate(context: ssl.SSLContext, certificate: Path, key: Path, check_seconds: float) -> None:
     seen = _changed_at(certificate, key)
     while True:
-        await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+        await asyncio.sleep(check_seconds)
         now = _changed_at(certificate, key)
         if now == seen:
             continue
         try:
+            # First on the side: a pair that does not fit would leave the context in use without a key.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
             context.load_cert_chain(certificate, key)
-        except (
-            OSError,
-            ssl.SSLError,
-        ) as error:  # half written: the next round tries again
+        except (OSError, ssl.SSLError) as error:
+            # Half written: the certificate in use serves on, and the next round tries again.
             _log.error("the certificate cannot be loaded again", error=type(error).__name__)
         else:
             seen = now

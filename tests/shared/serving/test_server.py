@@ -1,13 +1,15 @@
+import asyncio
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
+from contextlib import AsyncExitStack, closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from tests.shared.serving.test_application import make_app
 from tokenry.errors import ConfigurationError
 from tokenry.serving.application import serve
+from tokenry.serving.server import tls_context
+from tokenry.serving.settings import ServiceSettings
 
 SERVICE = Path(__file__).parent / "service_for_tests.py"
 
@@ -146,3 +150,93 @@ async def test_a_unix_socket_that_somebody_serves_is_not_taken_away(tmp_path):
             async with serve(make_app(), [f"unix:{path}"]):
                 pass
         assert path.exists()
+
+
+def certificate(folder, name, days=1):
+    """Write a certificate for 127.0.0.1, signed by itself, and its key; return both paths."""
+    import datetime as dt
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_it_serves_tls_with_a_certificate_and_never_plain_http_then(tmp_path):
+    certificate_file, key_file = certificate(tmp_path, "service")
+    environ = {"TOKENRY_TLS_CERTIFICATE_FILE": str(certificate_file), "TOKENRY_TLS_PRIVATE_KEY_FILE": str(key_file)}
+    with service(**environ) as (_, lines):
+        host, _, port = lines[-1]["addresses"][0].rpartition(":")
+        trusting = ssl.create_default_context(cafile=str(certificate_file))
+        with closing(HTTPSConnection(host, int(port), timeout=5, context=trusting)) as connection:
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+        with pytest.raises((OSError, HTTPException)):
+            get(lines[-1]["addresses"][0], "/healthz")
+
+
+async def test_a_certificate_that_changes_is_loaded_without_a_restart(tmp_path):
+    certificate_file, key_file = certificate(tmp_path, "first")
+    settings = ServiceSettings(tls_certificate_file=certificate_file, tls_private_key_file=key_file)
+    async with AsyncExitStack() as stack:
+        context = await tls_context(settings, stack, check_seconds=0.05)
+        async with serve(make_app(), ["127.0.0.1:0"], tls=context) as server:
+            host, _, port = server.addresses[0].rpartition(":")
+
+            def served():
+                return ssl.get_server_certificate((host, int(port)), timeout=5)
+
+            first = await asyncio.to_thread(served)
+            assert first == certificate_file.read_text()
+            old_key = key_file.read_text()
+            certificate(tmp_path, "second")
+            new_key = key_file.read_text()
+            for half_written in (old_key, "half written"):
+                key_file.write_text(half_written)
+                await asyncio.sleep(0.2)
+                assert await asyncio.to_thread(served) == first
+            key_file.write_text(new_key)
+            async with asyncio.timeout(5):
+                while await asyncio.to_thread(served) == first:  # noqa: ASYNC110 -- another party's state
+                    await asyncio.sleep(0.05)
+            assert await asyncio.to_thread(served) == certificate_file.read_text()
+
+
+def test_a_certificate_that_cannot_be_loaded_is_named_and_exits_2(tmp_path):
+    (tmp_path / "x").write_text("nonsense")
+    path = str(tmp_path / "x")
+    done = subprocess.run(
+        [sys.executable, SERVICE],
+        env={
+            "TOKENRY_LISTEN_ADDRESS": "127.0.0.1:0",
+            "TOKENRY_TLS_CERTIFICATE_FILE": path,
+            "TOKENRY_TLS_PRIVATE_KEY_FILE": path,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.returncode == 2
+    assert "TOKENRY_TLS_CERTIFICATE_FILE" in done.stderr
