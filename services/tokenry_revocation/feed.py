@@ -210,7 +210,8 @@ class Feed:
         if self._fault is not None:
             _log.info("the store is read", records=len(self._publication or ()))
         self._fault = None
-        self._last_read = began
+        if self._last_read is None or began.monotonic > self._last_read.monotonic:
+            self._last_read = began
         event, self._read = self._read, asyncio.Event()
         event.set()
 

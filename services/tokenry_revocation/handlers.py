@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from aiohttp import web
 
-from tokenry.errors import TokenryError, ValidatorNotReady
+from tokenry.errors import ProtocolError, TokenryError, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.client_authentication import CHALLENGE_REALM, read_client_credential
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES: Final = 64 * 1024
 RETRY_SECONDS: Final = 2  # a store that lost its quorum comes back within seconds, or not for minutes
+READ: Final = "read"
 STILL_KNOWN: Final = "validators of Plan B keep the revocation until they restart"
 
 _STATUS: Final[dict[type[TokenryError], int]] = {
@@ -299,7 +300,7 @@ class Revocations:
 
     def _refuse(self, error: TokenryError, by: Signature, *, action: str) -> NoReturn:
         """Raise what the caller is told for *error*; refusals are counted and audited."""
-        refusal = _refusal(error)
+        refusal = _refusal(error, action=action)
         self._service.metrics.refused(refusal.status)
         detail = refusal.detail if isinstance(refusal, Problem) else refusal.description
         self._service.audit.refused(by, action=action, status=refusal.status, detail=detail)
@@ -316,7 +317,7 @@ class Revocations:
             record = await self._service.acceptance.find(request.match_info["id"])
             undone = await self._service.acceptance.find_undo(record.id) if record.undoable else None
         except TokenryError as error:
-            self._refuse(error, by, action="read")
+            self._refuse(error, by, action=READ)
         return _json({
             **_answer(record),
             "in_force": record.in_force(self._service.clock.now()) and undone is None,
@@ -466,7 +467,7 @@ class Revocations:
         service.audit.accepted(outcome.record, created=outcome.created)
 
 
-def _refusal(error: TokenryError) -> Problem | OAuthError:
+def _refusal(error: TokenryError, *, action: str) -> Problem | OAuthError:
     """Return what the caller is told for *error*; texts of the store's errors are for the log only."""
     if isinstance(error, Problem | OAuthError):
         return error
@@ -476,7 +477,10 @@ def _refusal(error: TokenryError) -> Problem | OAuthError:
     if isinstance(error, RecordOutlivesStore):
         return Problem(422, "it would stay in force longer than the store keeps anything")
     if isinstance(error, StoreUnavailable):
-        return Problem(503, "not stored: nothing is known to be revoked; send it again", retry_after=RETRY_SECONDS)
+        detail = "the store does not answer" if action == READ else "not known to be stored: send it again"
+        return Problem(503, detail, retry_after=RETRY_SECONDS)
+    if isinstance(error, ProtocolError):
+        return Problem(503, "the store has a record that this version cannot read", retry_after=RETRY_SECONDS)
     status = _STATUS.get(type(error))
     if status is None:
         raise error

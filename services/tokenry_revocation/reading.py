@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_WAIT_SECONDS: Final = 25.0
 MAX_WAIT_SECONDS: Final = 50.0  # common balancers cut a silent connection after 60
 MAX_REPORT_BYTES: Final = 64 * 1024
+LOOK_SECONDS: Final = 5.0  # a reader that has gone gives its place away after so long
 RETRY_SECONDS: Final = 1  # the first read of the store takes that long, or the store is away
 _OFF_LOOP: Final = 500  # records from which rendering is done in a thread
 _GZIP_LEVEL: Final = 5
@@ -109,7 +110,7 @@ class Readers:
             cursor = Cursor.parse(request.query.get("after", ""), epoch=publication.epoch)
             self._note_poll(request, cursor)
             if not self._has_news(publication, cursor):
-                await self._hold(publication, cursor, wait)
+                await self._hold(request, publication, cursor, wait)
             body = self._render_changes(publication, cursor)
         except CursorGone as error:
             raise Problem(410, str(error)) from None
@@ -122,7 +123,7 @@ class Readers:
         """
         return cursor.position <= publication.position and bool(publication.news(cursor))
 
-    async def _hold(self, publication: Publication, cursor: Cursor, wait: float) -> None:
+    async def _hold(self, request: web.Request, publication: Publication, cursor: Cursor, wait: float) -> None:
         """Return when there is news, or *wait* seconds are over; at once when too many are held."""
         metrics, feed = self._service.metrics, self._service.feed
         if self._held >= self._max_held:
@@ -133,8 +134,9 @@ class Readers:
         self._held += 1
         metrics.held.set(self._held)
         try:
-            while (left := end - loop.time()) > 0 and not feed.draining:
-                await feed.wait_for_news(ahead=cursor.position > publication.position, seconds=left)
+            while (left := end - loop.time()) > 0 and not feed.draining and _is_connected(request):
+                seconds = min(left, LOOK_SECONDS)
+                await feed.wait_for_news(ahead=cursor.position > publication.position, seconds=seconds)
                 if self._has_news(publication, cursor):
                     return
         finally:
@@ -281,6 +283,10 @@ class Readers:
 def _render(full: ListDocument, *, binary: bool, etag: str) -> _Rendered:
     plain = format_binary_list(full) if binary else format_list(full)
     return _Rendered(etag, plain, _gzip(plain) if len(plain) >= _GZIP_FROM else None)
+
+
+def _is_connected(request: web.Request) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
 
 
 def _wait(request: web.Request) -> float:

@@ -224,6 +224,16 @@ async def test_beyond_the_bound_requests_are_answered_at_once(world):
         held.cancel()
 
 
+async def test_a_reader_that_has_gone_gives_its_place_away(world, service, monkeypatch):
+    monkeypatch.setattr("tokenry_revocation.reading.LOOK_SECONDS", 0.05)
+    cursor = (await service.snapshot()).cursor
+    held = asyncio.create_task(service.changes(cursor, wait=50))
+    await asyncio.sleep(0.1)
+    held.cancel()
+    await asyncio.sleep(0.3)
+    assert b"tokenry_held_requests 0.0" in (await service.get("/metrics")).body
+
+
 async def test_a_draining_service_answers_what_it_holds_and_holds_nothing_more(world, service):
     from tokenry.serving.keys import HEALTH
 
@@ -298,6 +308,32 @@ async def test_a_record_that_this_version_cannot_read_stops_the_clock_of_the_lis
     world.clock.advance(5)
     assert not await service.feed.read()
     assert (await service.get("/revocations/snapshot")).stamp.as_of == NOW - 2
+
+
+async def until(is_so, *, seconds):
+    """Return once *is_so*, which another thread brings about; fail after *seconds*."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not is_so():
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.01)
+
+
+async def test_the_librarys_reader_hears_of_a_revocation_within_a_second(world, service):
+    """The two ends of the wire, as they are: `RevocationSource` in its thread, this service behind sockets."""
+    from tokenry.sources.revocations import RevocationSource
+
+    source = RevocationSource(service.url, name="orders-1", version="1.2", clock=world.clock)
+    source.start()
+    try:
+        await until(lambda: source.snapshot() is not None, seconds=5)
+        token = world.token()
+        await asyncio.sleep(0.2)
+        await service.post("TOKEN", {"token": token})
+        await until(lambda: source.snapshot().value.hits(world.judged(token), now=NOW), seconds=NEWS_SECONDS)
+        shown = (await service.get("/validators", token=world.caller())).json["validators"]
+        assert [(each["name"], each["version"]) for each in shown] == [("orders-1", "1.2")]
+    finally:
+        await asyncio.to_thread(source.stop)
 
 
 async def test_lists_ask_for_a_bearer_where_that_is_configured(world):

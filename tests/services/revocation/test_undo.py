@@ -191,3 +191,18 @@ async def test_without_the_store_nothing_is_undone(world, service):
     world.store.down = True
     assert (await undo(world, service, posted.json["id"])).status == 503
     assert hits(world, service, world.token())
+
+
+async def test_without_the_store_nothing_is_looked_up(world, service):
+    posted = await service.post("CLAIM", {"claims": {"sub": "x"}})
+    world.store.down = True
+    answer = await service.get(f"/revocations/{posted.json['id']}", token=world.caller())
+    assert answer.status == 503
+    assert answer.json["detail"] == "the store does not answer"
+
+
+async def test_a_record_of_a_later_version_is_503_and_not_a_fault_of_ours(world, service):
+    from tokenry_revocation.ports import StoredRecord
+
+    await world.store.append(StoredRecord(id="later", body=b'{"format":2}', in_force_until=NOW + 600))
+    assert (await service.get("/revocations/later", token=world.caller())).status == 503
