@@ -167,9 +167,7 @@ class Issuer:
             remember_seconds=settings.secret_check_memory,
             observe=self.instruments.secret_checked,
         )
-        limits = AttemptLimits(
-            per_pair=settings.failures_per_client, per_address=settings.failures_per_address
-        )
+        limits = AttemptLimits(per_pair=settings.failures_per_client, per_address=settings.failures_per_address)
         self.issuance = TokenIssuance(
             issuer=settings.issuer,
             clock=clock,
@@ -233,9 +231,7 @@ class Issuer:
             self._refresher("credentials", self.credentials.refresh, lambda: self.credentials.loaded),
         )
 
-    def _refresher(
-        self, name: str, refresh: Callable[[], Awaitable[object]], loaded: Callable[[], bool]
-    ) -> Refresher:
+    def _refresher(self, name: str, refresh: Callable[[], Awaitable[object]], loaded: Callable[[], bool]) -> Refresher:
         return Refresher(
             name=name,
             refresh=refresh,

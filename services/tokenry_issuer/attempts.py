@@ -80,14 +80,10 @@ class Attempts:
     def __init__(self, limits: AttemptLimits | None = None, *, max_tracked: int = MAX_TRACKED) -> None:
         """Know of no attempt yet."""
         limits = limits or AttemptLimits()
-        self._pairs: _Buckets[tuple[Subject, str]] = _Buckets(
-            limits.per_pair, limits.pair_recovery, max_tracked
-        )
+        self._pairs: _Buckets[tuple[Subject, str]] = _Buckets(limits.per_pair, limits.pair_recovery, max_tracked)
         self._addresses: _Buckets[str] = _Buckets(limits.per_address, limits.address_recovery, max_tracked)
         # Ten times the limit, so that the delay can grow to its maximum.
-        self._subjects: _Buckets[Subject] = _Buckets(
-            10 * limits.per_subject, limits.subject_recovery, max_tracked
-        )
+        self._subjects: _Buckets[Subject] = _Buckets(10 * limits.per_subject, limits.subject_recovery, max_tracked)
         self._free = limits.per_subject
         self._successes: OrderedDict[tuple[Subject, str], float] = OrderedDict()
         self._max_tracked = max_tracked

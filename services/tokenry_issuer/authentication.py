@@ -58,9 +58,7 @@ class Authenticator:
         self._sleep = sleep
         self._uniform = uniform
 
-    async def client(
-        self, credential: ClientCredential, *, credentials: RealmCredentials, address: str
-    ) -> Client:
+    async def client(self, credential: ClientCredential, *, credentials: RealmCredentials, address: str) -> Client:
         """
         Return the client that *credential* proves.
 
@@ -105,9 +103,7 @@ class Authenticator:
         subject = ("user", realm, username)
         await self._admit(subject, address)
         user = credentials.users.get(username)
-        usable = (
-            user is not None and user.enabled and (user.clients is None or client.client_id in user.clients)
-        )
+        usable = user is not None and user.enabled and (user.clients is None or client.client_id in user.clients)
         matched = await self._matches(
             password,
             self._in_force(user.passwords if user is not None and usable else ()),

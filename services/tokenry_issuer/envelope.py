@@ -33,6 +33,4 @@ def read_envelope_key(path: Path) -> EnvelopeKey:
     try:
         return EnvelopeKey.from_text(content[:MAX_FILE_BYTES].decode("ascii"))
     except (ProtocolError, UnicodeDecodeError):
-        raise ConfigurationError(
-            [f"{name} is no envelope key: 32 bytes in base64url without padding"]
-        ) from None
+        raise ConfigurationError([f"{name} is no envelope key: 32 bytes in base64url without padding"]) from None

@@ -91,9 +91,7 @@ class Fields:
             return None
         if not isinstance(value, list) or len(value) > MAX_ITEMS:
             raise ProtocolError(f"{name} is no list of at most {MAX_ITEMS} texts")
-        if not all(
-            isinstance(item, str) and 0 < len(item) <= MAX_TEXT and item.isprintable() for item in value
-        ):
+        if not all(isinstance(item, str) and 0 < len(item) <= MAX_TEXT and item.isprintable() for item in value):
             raise ProtocolError(f"{name} has an item that is no printable text")
         if len(set(value)) != len(value):
             raise ProtocolError(f"{name} names something twice")

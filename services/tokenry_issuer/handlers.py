@@ -60,9 +60,7 @@ class TokenEndpoint:
 class JwkSetEndpoint:
     """`GET /.well-known/jwks.json` and its alias (RFC 7517 section 5)."""
 
-    def __init__(
-        self, keyring: Keyring, revocations: Revocations, *, max_age: int, uniform: random.Random
-    ) -> None:
+    def __init__(self, keyring: Keyring, revocations: Revocations, *, max_age: int, uniform: random.Random) -> None:
         """Publish the keys of *keyring* that *revocations* does not name, cacheable for *max_age* seconds."""
         self._keyring = keyring
         self._revocations = revocations

@@ -41,18 +41,14 @@ class Instruments:
     def __init__(self, metrics: Metrics) -> None:
         """Declare them in the registry of *metrics*."""
         self.metrics = metrics
-        issued = metrics.counter(
-            "tokenry_tokens_issued", "Access tokens issued.", labels=("grant_type", "profile")
-        )
+        issued = metrics.counter("tokenry_tokens_issued", "Access tokens issued.", labels=("grant_type", "profile"))
         # Bound once: this is the hot path.
         self._issued = {
             (grant_type, profile): issued.labels(grant_type, str(profile))
             for grant_type in sorted(GRANT_TYPES)
             for profile in ClaimsProfile
         }
-        self._errors = metrics.counter(
-            "tokenry_token_request_errors", "Token requests refused.", labels=("error",)
-        )
+        self._errors = metrics.counter("tokenry_token_request_errors", "Token requests refused.", labels=("error",))
         self._check_duration = metrics.histogram(
             "tokenry_secret_check_duration_seconds",
             "Time to check a secret against slow hashes, queue included.",
@@ -102,9 +98,7 @@ class Instruments:
         """Count an event of the revocations' reader."""
         self._list_events.labels(kind, reason).inc()
 
-    def watch(
-        self, *, credentials: Credentials, keyring: Keyring, checks: SecretChecks, lifetime: int
-    ) -> None:
+    def watch(self, *, credentials: Credentials, keyring: Keyring, checks: SecretChecks, lifetime: int) -> None:
         """Show what is in force, read when the metrics are."""
         gauge = self.metrics.gauge
         gauge(

@@ -47,9 +47,7 @@ if TYPE_CHECKING:
 
 RETRY_NOT_LOADED = 5  # seconds: the pace of the refreshes at start
 RETRY_NO_KEY = 5
-RETRY_REVOKED = (
-    3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
-)
+RETRY_REVOKED = 3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
 FIRST_LIST_WAIT = 10.0  # seconds at start for which the first revocation list is waited for
 
 _audit = structlog.get_logger("tokenry_issuer.audit")
@@ -260,9 +258,7 @@ class TokenIssuance:
         )
         if revocations.hits(token, now=now) is not None:
             self._instruments.withheld()
-            raise temporarily_unavailable(
-                "a revocation in force would hit this token", retry_after=RETRY_REVOKED
-            )
+            raise temporarily_unavailable("a revocation in force would hit this token", retry_after=RETRY_REVOKED)
 
 
 def _name_known(trail: _Trail, member: str, names: Sequence[str], known: Collection[str]) -> None:

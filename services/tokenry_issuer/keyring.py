@@ -21,14 +21,7 @@ from tokenry_issuer.key_schedule import KeySchedule
 from tokenry_issuer.mirror import Mirror
 from tokenry_issuer.ports import StoreUnavailable
 from tokenry_issuer.realms import Refusal, RefusedObject
-from tokenry_issuer.signing_keys import (
-    KEYS_PREFIX,
-    KeyUse,
-    SigningKey,
-    open_key,
-    read_key_name,
-    read_stored_key,
-)
+from tokenry_issuer.signing_keys import KEYS_PREFIX, KeyUse, SigningKey, open_key, read_key_name, read_stored_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -171,9 +164,7 @@ class Keyring:
         return self._schedule.without(self._revoked) if self._revoked else self._schedule
 
     def _is_revoked(self, kid: str, revocations: RevocationList) -> bool:
-        token = JudgedToken(
-            iss=self._issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input=""
-        )
+        token = JudgedToken(iss=self._issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input="")
         hit = revocations.hits(token, now=self._clock.now())
         return hit is not None and hit.kind is Kind.KEY
 

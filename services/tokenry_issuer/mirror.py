@@ -92,9 +92,7 @@ class Mirror(Generic[K, V]):
             listed = await self._store.list(self._prefix)
             places = self._places(listed)
             self._check(self.values.keys(), frozenset(places.values()))
-            await self._fetch(
-                iter([path for path in places if not self._is_seen(path, listed[path])]), places
-            )
+            await self._fetch(iter([path for path in places if not self._is_seen(path, listed[path])]), places)
         return self._apply(places)
 
     def _is_seen(self, path: str, etag: str) -> bool:
@@ -157,9 +155,7 @@ class Mirror(Generic[K, V]):
                 values[key] = outcome
             elif key in self.values:
                 values[key] = self.values[key]
-        refused = {
-            path: each.value for path, each in self._seen.items() if isinstance(each.value, RefusedObject)
-        }
+        refused = {path: each.value for path, each in self._seen.items() if isinstance(each.value, RefusedObject)}
         changed = values != self.values
         self.values, self.refused = values, refused
         return changed

@@ -65,9 +65,7 @@ class Decoy:
         if not hashes:
             return cls()
         costliest = max((each for stored in hashes for each in stored), key=lambda each: each.microseconds)
-        return cls(
-            hash=decoy_like(costliest), count=max(sum(each.slow for each in stored) for stored in hashes)
-        )
+        return cls(hash=decoy_like(costliest), count=max(sum(each.slow for each in stored) for stored in hashes))
 
 
 class SecretChecks:
@@ -115,9 +113,7 @@ class SecretChecks:
         """How many slow checks are running or waiting."""
         return len(self._in_flight)
 
-    async def verify(
-        self, secret: Secret, stored: Sequence[StoredHash], *, subject: str, decoy: Decoy
-    ) -> None:
+    async def verify(self, secret: Secret, stored: Sequence[StoredHash], *, subject: str, decoy: Decoy) -> None:
         """
         Return when *secret* matches one of the *stored* hashes.
 
@@ -147,9 +143,7 @@ class SecretChecks:
             raise WrongSecret("no stored secret matches")
         self._remember(text, found)
 
-    async def _shared(
-        self, text: str, slow: Sequence[StoredHash], *, subject: str, decoy: Decoy
-    ) -> StoredHash | None:
+    async def _shared(self, text: str, slow: Sequence[StoredHash], *, subject: str, decoy: Decoy) -> StoredHash | None:
         key = self._digest(text, subject, *(each.text for each in slow))
         running = self._in_flight.get(key)
         if running is None:

@@ -230,9 +230,7 @@ def check_name(name: str) -> None:
         )
 
 
-def read_object(
-    key: ObjectKey, body: bytes, *, environment: str, max_token_lifetime: int
-) -> Realm | Client | User:
+def read_object(key: ObjectKey, body: bytes, *, environment: str, max_token_lifetime: int) -> Realm | Client | User:
     """
     Return what *body* describes.
 

@@ -87,9 +87,7 @@ def assemble(values: Mapping[ObjectKey, Value]) -> tuple[Registry, tuple[ObjectK
     return Registry(realms), tuple(taken)
 
 
-def _credentials(
-    realm: Realm, *, clients: Mapping[str, Client], users: Mapping[str, User]
-) -> RealmCredentials:
+def _credentials(realm: Realm, *, clients: Mapping[str, Client], users: Mapping[str, User]) -> RealmCredentials:
     return RealmCredentials(
         realm=realm,
         clients=clients,
@@ -120,9 +118,7 @@ def check_removals(before: Collection[ObjectKey], after: Collection[ObjectKey], 
         return
     gone = set(before).difference(after)
     if len(gone) > max(ALWAYS_ALLOWED_REMOVALS, math.floor(share * len(before))):
-        raise RefusedObject(
-            Refusal.MASS_REMOVAL, f"{len(gone)} of {len(before)} objects would be removed at once"
-        )
+        raise RefusedObject(Refusal.MASS_REMOVAL, f"{len(gone)} of {len(before)} objects would be removed at once")
     for name in {key.realm for key in gone}:
         _check_realm(name, _of_realm(before, name), gone)
 
@@ -131,9 +127,7 @@ def _check_realm(name: str, members: Collection[ObjectKey], gone: Collection[Obj
     names = [key for key in members if key.kind is not ObjectKind.REALM]
     emptied = all(key in gone for key in names) or ObjectKey(ObjectKind.REALM, name, "") in gone
     if emptied and len(names) > SMALL_REALM:
-        raise RefusedObject(
-            Refusal.MASS_REMOVAL, f"the realm {name} with {len(names)} names would be emptied"
-        )
+        raise RefusedObject(Refusal.MASS_REMOVAL, f"the realm {name} with {len(names)} names would be emptied")
 
 
 def _of_realm(keys: Iterable[ObjectKey], name: str) -> list[ObjectKey]:

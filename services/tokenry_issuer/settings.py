@@ -86,8 +86,7 @@ class Settings(ServiceSettings):
     secret_check_memory: Duration = Field(
         300.0,
         le=3600,
-        description="Seconds for which a secret that matched a slow hash is not checked again; 0: never "
-        "remembered.",
+        description="Seconds for which a secret that matched a slow hash is not checked again; 0: never remembered.",
     )
     failures_per_client: int = Field(
         10, ge=1, description="Failed attempts for one client or user from one address before 429."
@@ -109,9 +108,7 @@ class Settings(ServiceSettings):
         """Yield a sentence for each rule between settings that is broken."""
         yield from super().contradictions()
         yield from _credentials_faults(self.credentials_url)
-        if urlsplit(self.issuer).scheme == "http" and not is_loopback_host(
-            urlsplit(self.issuer).hostname or ""
-        ):
+        if urlsplit(self.issuer).scheme == "http" and not is_loopback_host(urlsplit(self.issuer).hostname or ""):
             yield "TOKENRY_ISSUER: an issuer identifier is an https URL (RFC 8414 section 2)"
         if self.credentials_hard_age < 4 * self.credentials_refresh_interval:
             yield (

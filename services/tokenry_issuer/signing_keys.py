@@ -132,9 +132,7 @@ def open_key(stored: StoredKey, *, envelope: EnvelopeKey) -> SigningKey:
         private.public.verify(_PROBE, private.sign(_PROBE), low_s=True)
         public.verify(_PROBE, private.sign(_PROBE), low_s=True)
     except UnsealingFailed:
-        raise RefusedObject(
-            Refusal.MALFORMED, "a key does not open: is it sealed with another envelope key?"
-        ) from None
+        raise RefusedObject(Refusal.MALFORMED, "a key does not open: is it sealed with another envelope key?") from None
     except (ProtocolError, BadSignature, ValueError):
         raise RefusedObject(Refusal.MALFORMED, "the halves of a key do not belong together") from None
     return SigningKey(times=stored.times, private=private, public=public)

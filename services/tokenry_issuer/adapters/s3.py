@@ -6,14 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tokenry_issuer.ports import (
-    GONE,
-    MAX_OBJECT_BYTES,
-    MAX_OBJECTS,
-    ObjectUnreadable,
-    StoredObject,
-    StoreUnavailable,
-)
+from tokenry_issuer.ports import GONE, MAX_OBJECT_BYTES, MAX_OBJECTS, ObjectUnreadable, StoredObject, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +16,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+PAGE_SIZE = 1000  # keys; the most that S3 gives at once
 THREADS = 8  # as many reads at once; the first load of 50,000 objects is what they are for
 CONNECT_SECONDS = 1.0  # botocore's own default is 60
 READ_SECONDS = 4.0  # likewise; for each piece that is read
@@ -65,7 +59,7 @@ class S3Store:
     """An `ObjectStore` over the objects of a bucket below a prefix."""
 
     def __init__(
-        self, bucket: str, *, prefix: str = "", client: Callable[[], S3Client] = make_client
+        self, bucket: str, *, prefix: str = "", page_size: int = PAGE_SIZE, client: Callable[[], S3Client] = make_client
     ) -> None:
         """
         Connect to nothing yet.
@@ -73,10 +67,12 @@ class S3Store:
         Args:
             bucket: Name of the bucket.
             prefix: What every key in the bucket begins with; empty, or ending in a slash.
+            page_size: Keys asked for at once when listing.
             client: Makes the client, once, in a thread: importing boto3 takes a second.
         """
         self._bucket = bucket
         self._prefix = prefix
+        self._page_size = page_size
         self._make_client = client
         self._client: S3Client | None = None
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
@@ -120,7 +116,9 @@ class S3Store:
 
         found: dict[str, str] = {}
         pages = client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
+            Bucket=self._bucket,
+            Prefix=self._prefix + prefix,
+            PaginationConfig={"PageSize": self._page_size},
         )
         try:
             for page in pages:

@@ -4,7 +4,7 @@ from tests.services.issuer.support import running
 
 
 @pytest.fixture
-async def issuer(tmp_path):
+async def issuer():
     """An issuer with three realms, a handful of clients and users, and two keys."""
-    async with running(tmp_path) as around:
+    async with running() as around:
         yield around

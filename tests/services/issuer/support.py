@@ -6,29 +6,25 @@ import random
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import argon2
 import bcrypt
-from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientResponse, ClientSession
 from multidict import CIMultiDict
 from yarl import URL
 
 from tokenry.jose.sealing import EnvelopeKey
 from tokenry.revocation.lists import RevocationList
+from tokenry.serving.server import serve
 from tokenry.testing.clock import FakeClock
 from tokenry.validation.snapshots import Snapshot
 from tokenry_issuer import bootstrap
 from tokenry_issuer.app import ISSUER, Chance, Issuer, create_app
-from tokenry_issuer.ports import (
-    GONE,
-    MAX_OBJECT_BYTES,
-    ObjectUnreadable,
-    StoredObject,
-    StoreUnavailable,
-)
+from tokenry_issuer.ports import GONE, MAX_OBJECT_BYTES, ObjectUnreadable, StoredObject, StoreUnavailable
 from tokenry_issuer.settings import Settings
 
 ISSUER_URL = "https://issuer.example.org"
@@ -175,7 +171,8 @@ class Running:
     store: MemoryStore
     envelope: EnvelopeKey
     issuer: Issuer
-    http: TestClient
+    http: ClientSession
+    url: str
     revocations: FixedRevocations
     slept: list[float] = field(default_factory=list)
 
@@ -193,7 +190,7 @@ class Running:
     ) -> Answer:
         async with self.http.request(
             method,
-            URL(path, encoded=True),
+            URL(self.url + path, encoded=True),
             headers=headers,
             data=data,
             skip_auto_headers=["Content-Type"],
@@ -289,9 +286,27 @@ def write_credentials(folder: Path) -> None:
     )
 
 
+@cache
+def usual_objects() -> tuple[Mapping[str, bytes], EnvelopeKey]:
+    """The usual credentials and two keys, made once a run."""
+    store, envelope = MemoryStore(), EnvelopeKey.generate()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_credentials(folder)
+        for offset in (0, 10 * DAY):
+            bootstrap.create_signing_key(
+                folder,
+                envelope,
+                publish_at=NOW - DAY,
+                activate_at=NOW - DAY + offset,
+                retire_at=NOW + 30 * DAY,
+            )
+        store.load_folder(folder)
+    return store.objects, envelope
+
+
 @asynccontextmanager
 async def running(
-    folder: Path,
     *,
     with_list: bool = False,
     load: bool = True,
@@ -300,13 +315,10 @@ async def running(
 ):
     """Start an issuer over the usual credentials."""
     clock = FakeClock(start=float(NOW))
-    store, envelope, revocations = MemoryStore(), EnvelopeKey.generate(), FixedRevocations(clock)
-    write_credentials(folder)
-    for offset in (0, 10 * DAY):
-        bootstrap.create_signing_key(
-            folder, envelope, publish_at=NOW - DAY, activate_at=NOW - DAY + offset, retire_at=NOW + 30 * DAY
-        )
-    store.load_folder(folder)
+    store, revocations = MemoryStore(), FixedRevocations(clock)
+    objects, envelope = usual_objects()
+    for key, body in objects.items():
+        store.put(key, body)
     if only_realm is not None:
         for key in [key for key in store.objects if key.startswith("realms/") and f"/{only_realm}/" not in key]:
             store.delete(key)
@@ -326,8 +338,8 @@ async def running(
         sleep=sleep,
         refresh_in_background=False,
     )
-    async with TestClient(TestServer(app)) as http:
-        around = Running(clock, store, envelope, app[ISSUER], http, revocations, slept)
+    async with serve(app, ["127.0.0.1:0"], finish_seconds=1.0) as served, ClientSession() as http:
+        around = Running(clock, store, envelope, app[ISSUER], http, served.url, revocations, slept)
         if load:
             await around.refresh()
         yield around

@@ -3,16 +3,7 @@ import pytest
 from tests.services.issuer.support import NOW, weak_argon2, weak_bcrypt
 from tokenry_issuer.bootstrap import hash_secret
 from tokenry_issuer.passwords import Decoy
-from tokenry_issuer.realms import (
-    Client,
-    ObjectKey,
-    ObjectKind,
-    Realm,
-    Refusal,
-    RefusedObject,
-    StoredSecret,
-    User,
-)
+from tokenry_issuer.realms import Client, ObjectKey, ObjectKind, Realm, Refusal, RefusedObject, StoredSecret, User
 from tokenry_issuer.registry import assemble, check_removals
 from tokenry_issuer.secret_hashes import HashKind, parse_hash
 
