@@ -6,7 +6,6 @@ import typer
 
 from tokenry_cli import revoke, token
 from tokenry_cli.demo import demo
-from tokenry_cli.demo_service import demo_service
 from tokenry_cli.dev import dev
 from tokenry_cli.serve import serve
 
@@ -19,7 +18,6 @@ app = typer.Typer(
 )
 app.command("dev")(dev)
 app.command("demo")(demo)
-app.command("demo-service", hidden=True)(demo_service)
 app.command("serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 app.add_typer(token.app, name="token")
 app.add_typer(revoke.app, name="revoke")

@@ -60,9 +60,7 @@ class Context:
         return self.revocation
 
 
-def load_context(
-    environ: Mapping[str, str], *, file: Path | None = None, identity: str = "client"
-) -> Context:
+def load_context(environ: Mapping[str, str], *, file: Path | None = None, identity: str = "client") -> Context:
     """
     Return where and as whom a command acts; single settings of the environment win over the file.
 
@@ -80,9 +78,7 @@ def load_context(
     person: dict[str, Any] = known.get(identity) or {}
     issuer = environ.get("TOKENRY_ISSUER") or known.get("issuer")
     if not issuer:
-        raise ConfigurationError(
-            ["no issuer: set TOKENRY_ISSUER, or --context FILE as written by tokenry dev"]
-        )
+        raise ConfigurationError(["no issuer: set TOKENRY_ISSUER, or --context FILE as written by tokenry dev"])
     secret = _secret(environ) or person.get("client_secret")
     return Context(
         issuer=str(issuer).rstrip("/"),

@@ -43,9 +43,7 @@ class Cast:
 
 
 def demo(
-    port_base: Annotated[
-        int | None, typer.Option(help="First of four adjacent ports. Default: free ones.")
-    ] = None,
+    port_base: Annotated[int | None, typer.Option(help="First of four adjacent ports. Default: free ones.")] = None,
 ) -> None:
     """Show the whole story on this machine; exit 0 only if every step was as it should be."""
     with tempfile.TemporaryDirectory(prefix="tokenry-demo-") as root:
@@ -89,9 +87,7 @@ def _perform(folder: DevFolder, *, port_base: int) -> None:
                     )
                 )
 
-            cast = Cast(
-                client=acting_as(identities.client), admin=acting_as(identities.admin), orders=orders.url
-            )
+            cast = Cast(client=acting_as(identities.client), admin=acting_as(identities.admin), orders=orders.url)
             for number, line in enumerate(tell(cast, now=time.time, sleep=time.sleep), start=1):
                 data.print(f"[green]✓[/green] {number}  {line}")
             data.print("[bold]the whole story went as it should[/bold]")

@@ -48,16 +48,12 @@ class Addresses:
 def dev(
     port_base: Annotated[
         int,
-        typer.Option(
-            min=1, max=_HIGHEST_BASE, help="Issuer's port; token info and revocation get the next two."
-        ),
+        typer.Option(min=1, max=_HIGHEST_BASE, help="Issuer's port; token info and revocation get the next two."),
     ] = DEFAULT_PORT_BASE,
     data: Annotated[
         Path | None, typer.Option(help="Folder to keep state in. Default: the user's state folder.")
     ] = None,
-    ready_file: Annotated[
-        Path | None, typer.Option(help="JSON with URLs and credentials, written when ready.")
-    ] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="JSON with URLs and credentials, written when ready.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs here.")] = False,
 ) -> None:
     """Run issuer, token info and revocation service on loopback until Ctrl-C, for development only."""
@@ -113,9 +109,7 @@ def services(folder: DevFolder, addresses: Addresses, identities: Identities) ->
 def _run(folder: DevFolder, *, port_base: int, ready_file: Path | None, verbose: bool, stop: Event) -> None:
     started = time.monotonic()
     if taken := [port for port in range(port_base, port_base + 3) if not is_free(port, host=HOST)]:
-        raise ConfigurationError(
-            [f"port {taken[0]} of {HOST} is in use: end what listens there, or use --port-base"]
-        )
+        raise ConfigurationError([f"port {taken[0]} of {HOST} is in use: end what listens there, or use --port-base"])
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     addresses, identities = Addresses.on(port_base), folder.identities()

@@ -1,4 +1,4 @@
-"""What `tokenry dev` puts into its folder for the issuer: keys, two realms, and the same people in both."""
+"""What `tokenry dev` puts into its folder: keys, two realms with the same people in both, an empty store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, PLAN_B_REALM, REALM, DevFolder, Identities
 from tokenry_issuer import bootstrap
+from tokenry_revocation.adapters.sqlite import create_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,8 @@ _GRANTS = ("client_credentials", "password")
 
 
 def prepare(folder: DevFolder, identities: Identities, *, now: float) -> None:
-    """Bring the folder's credentials and keys to what *identities* and Unix time *now* ask for."""
+    """Bring the folder's credentials, keys and store to what *identities* and Unix time *now* ask for."""
+    create_schema(folder.revocations, now=now)
     _keys(folder, int(now))
     for realm, profile in ((REALM, "rfc9068"), (PLAN_B_REALM, "plan-b")):
         _realm(folder, identities, realm, profile, created_at=int(now))

@@ -52,14 +52,10 @@ def token(
 
 @app.command("claim")
 def claim(
-    claims: Annotated[
-        list[str], typer.Argument(help="name=value; with several, a token must carry them all.")
-    ],
+    claims: Annotated[list[str], typer.Argument(help="name=value; with several, a token must carry them all.")],
     issued_before: Annotated[
         int | None,
-        typer.Option(
-            help="Unix seconds; tokens issued earlier are hit. Default: now, with the clocks' bound."
-        ),
+        typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now, with the clocks' bound."),
     ] = None,
     reason: Reason = None,
     ticket: Ticket = None,
@@ -108,9 +104,7 @@ def _post(
         fail(f"{error}; nothing is known to be revoked, and running the same again is safe")
     show(answer if output is Format.JSON else _readable(answer), form=output)
     if not dry_run:
-        people.print(
-            "[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by"
-        )
+        people.print("[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by")
 
 
 def _readable(answer: dict[str, Any]) -> dict[str, Any]:

@@ -40,9 +40,7 @@ def get(
     audience: Annotated[str | None, typer.Option(help="Service that the token is for.")] = None,
     identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "client",
     context: ContextFile = None,
-    output: Annotated[
-        Format | None, typer.Option("--output", "-o", help="json prints the whole answer.")
-    ] = None,
+    output: Annotated[Format | None, typer.Option("--output", "-o", help="json prints the whole answer.")] = None,
 ) -> None:
     """Print a fresh access token (client_credentials) of the configured client."""
     try:

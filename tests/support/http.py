@@ -63,8 +63,6 @@ def call(
         connection.request(method, target or "/", body=body, headers=fields)
         response = connection.getresponse()
         content = response.read()
-        return Answer(
-            response.status, {name.lower(): value for name, value in response.getheaders()}, content
-        )
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
     finally:
         connection.close()

@@ -25,11 +25,11 @@ class Deployment:
     One deployment.
 
     Attributes:
-        refuse_age: Seconds after which token info refuses to judge by its list; short, to be seen.
+        refuse_age: Seconds after which token info refuses to judge by its list; the least that is allowed.
     """
 
     python = sys.executable
-    refuse_age = 6.0
+    refuse_age = 31.0
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self._processes = processes
@@ -55,14 +55,12 @@ class Deployment:
         client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": server.region})
         root = self._folder.credentials
         for path in (file for file in root.rglob("*.json") if file.is_file()):
-            client.put_object(
-                Bucket=bucket, Key=f"v1/{path.relative_to(root).as_posix()}", Body=path.read_bytes()
-            )
+            client.put_object(Bucket=bucket, Key=f"v1/{path.relative_to(root).as_posix()}", Body=path.read_bytes())
         for service, name in (("issuer", "TOKENRY_CREDENTIALS_URL"), ("revocation", "TOKENRY_RULES_URL")):
             self._extra[service] |= {name: f"s3://{bucket}/v1/", **server.environment}
 
     def use_sqlite(self) -> None:
-        """Keep revocations in a file."""
+        """Keep revocations in the folder's file."""
         self._extra["revocation"]["TOKENRY_STORE_URL"] = f"sqlite:///{self._folder.revocations}"
 
     def use_cassandra(self, endpoint: CassandraEndpoint) -> None:
@@ -73,7 +71,7 @@ class Deployment:
         made = self._processes.start(
             "create-schema",
             [self.python, "-m", "tokenry_revocation", "--create-schema"],
-            env=self._environment("revocation"),
+            env=self._environment("revocation") | {"TOKENRY_STORE_REPLICATION": "datacenter1=1"},
         )
         assert made.wait(seconds=120) == 0, made.output()
 
@@ -121,7 +119,7 @@ class Deployment:
         return {
             "TOKENRY_ISSUER": self._urls["issuer"],
             "TOKENRY_LISTEN_ADDRESS": self._urls[service].removeprefix("http://"),
-            "TOKENRY_DRAIN_SECONDS": "0.3",
+            "TOKENRY_DRAIN_SECONDS": "1",
             "TOKENRY_ENVIRONMENT": "dev",
             **own[service],
             **self._extra[service],

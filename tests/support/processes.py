@@ -8,6 +8,7 @@ a whole) and is bound to this process by `deathsig`, so that it ends even when p
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -37,19 +38,23 @@ def free_port(address: str = "127.0.0.1") -> int:
     Return a TCP port of *address* that nobody listens on now and that was not given out by this process
     before.
 
-    Somebody else may take it before the caller does; the kernel hands ports out in a wide circle, so that is
-    rare.
+    It lies below the range that the kernel takes the ports of outgoing connections from, so that none of those
+    gets in between.
     """
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((address, 0))
-            port: int = probe.getsockname()[1]
+            port = random.randrange(_FIRST_PORT, _EPHEMERAL_PORT)  # noqa: S311 - not a secret
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
         if port not in _given_ports:
             _given_ports.add(port)
             return port
 
 
 _given_ports: set[int] = set()
+_FIRST_PORT, _EPHEMERAL_PORT = 10_000, 32_000
 
 
 def base_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -67,9 +72,7 @@ class _Spawner:
     """
 
     def __init__(self) -> None:
-        self._requests: SimpleQueue[
-            tuple[Future[subprocess.Popen[bytes]], Callable[[], subprocess.Popen[bytes]]]
-        ]
+        self._requests: SimpleQueue[tuple[Future[subprocess.Popen[bytes]], Callable[[], subprocess.Popen[bytes]]]]
         self._requests = SimpleQueue()
         self._lock = threading.Lock()
         self._started = False
@@ -196,9 +199,7 @@ class Process:
         try:
             return self._started.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise ProcessFailed(
-                f"{self.name} still runs after {seconds} s\n{self.output(last_bytes=4000)}"
-            ) from None
+            raise ProcessFailed(f"{self.name} still runs after {seconds} s\n{self.output(last_bytes=4000)}") from None
 
     def terminate(self, *, seconds: float = 15.0) -> int:
         """
@@ -231,9 +232,7 @@ class Process:
             if ready():
                 return time.monotonic() - started
             if time.monotonic() - started > seconds:
-                raise ProcessFailed(
-                    f"{self.name} was not ready within {seconds} s\n{self.output(last_bytes=4000)}"
-                )
+                raise ProcessFailed(f"{self.name} was not ready within {seconds} s\n{self.output(last_bytes=4000)}")
             time.sleep(every)
 
     def wait_until_http(self, url: str, *, status: int = 200, seconds: float = 20.0) -> float:

@@ -46,9 +46,7 @@ class Platform:
         return str(answer.json["access_token"])
 
     def revoke(self, document: dict[str, Any]) -> Answer:
-        return call(
-            "POST", self.url("revocation", "/revocations"), document=document, bearer=self.token(self.admin)
-        )
+        return call("POST", self.url("revocation", "/revocations"), document=document, bearer=self.token(self.admin))
 
     def tokeninfo(self, token: str) -> Answer:
         return call("GET", self.url("tokeninfo", "/oauth2/tokeninfo"), bearer=token)

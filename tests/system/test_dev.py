@@ -127,7 +127,7 @@ def test_a_service_that_ends_by_itself_ends_it_and_is_named(processes: Processes
 
 def test_a_folder_or_a_port_in_use_is_a_clear_error(platform: Platform, tmp_path: Path) -> None:
     port = int(platform.ready["issuer"].rpartition(":")[2])
-    same_folder = _run("--port-base", str(free_port_base(3)), "--data", str(platform.folder / "state"))
+    same_folder = _run("--port-base", str(free_port_base(3)), "--data", str(platform.folder))
     assert (same_folder.returncode, "another tokenry dev uses" in same_folder.stderr) == (2, True)
     same_port = _run("--port-base", str(port - 1), "--data", str(tmp_path / "other"))
     assert (same_port.returncode, f"port {port}" in same_port.stderr) == (2, True)
@@ -144,9 +144,7 @@ def test_the_realm_has_to_be_named_where_there_are_two(platform: Platform) -> No
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [TOKENRY, "dev", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run([TOKENRY, "dev", *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def _children(pid: int) -> list[int]:

@@ -60,10 +60,8 @@ def test_a_revoked_token_is_refused_everywhere_within_the_promise(platform: Plat
     answer = platform.revoke({"type": "TOKEN", "data": {"token": token}})
     assert answer.status == 201
     acknowledged = time.time()
-    assert answer.json["propagated_by"] - acknowledged <= 31
-    until(
-        lambda: platform.tokeninfo(token).status == 401, seconds=answer.json["propagated_by"] - acknowledged
-    )
+    assert answer.json["propagated_by"] - acknowledged <= 32  # 31 s, told in whole seconds
+    until(lambda: platform.tokeninfo(token).status == 401, seconds=answer.json["propagated_by"] - acknowledged)
     introspected = call(
         "POST", platform.url("tokeninfo", "/oauth2/introspect"), form={"token": token}, basic=platform.admin
     )
@@ -159,14 +157,12 @@ def test_no_token_and_no_secret_is_in_any_log_or_metric(platform: Platform) -> N
     call("GET", platform.url("tokeninfo", f"/oauth2/tokeninfo?access_token={token}"))
     call("GET", platform.url("tokeninfo", f"/no/such/path/{token}"))
     call("POST", platform.url("issuer", f"/oauth2/token?client_secret={platform.client[1]}"), form={"a": "b"})
-    platform.grant(
-        platform.client, grant_type="password", username=user["username"], password=user["password"] + "x"
-    )
+    platform.grant(platform.client, grant_type="password", username=user["username"], password=user["password"] + "x")
     platform.revoke({"type": "TOKEN", "data": {"token": token}})
     metrics = b"".join(
         call("GET", platform.url(name, "/metrics")).body for name in ("issuer", "tokeninfo", "revocation")
     )
-    logs = b"".join(path.read_bytes() for path in (platform.folder / "state" / "logs").iterdir())
+    logs = b"".join(path.read_bytes() for path in (platform.folder / "logs").iterdir())
     assert b"tokenry_" in metrics
     assert logs
     secrets = [platform.client[1], platform.admin[1], user["password"], platform.ready["salt"]]
