@@ -331,6 +331,15 @@ def test_merging_changes_nothing_about_the_list_before(one, other, token, second
     assert (content(held), held.hits(token, now=NOW + seconds)) == before
 
 
+def test_a_new_rule_does_not_reach_into_the_list_before():
+    held = list_of([claims_entry({"sub": "x"}), key_entry("k"), jti_entry("j", undoable=True)])
+    more = [claims_entry({"sub": "y"}, entry_id="2"), key_entry("k2"), jti_entry("j2", undoable=True), all_entry()]
+    held.merge(more, now=NOW)
+    for token in (judged(sub="y"), judged(kid="k2"), judged(jti="j2"), judged()):
+        assert held.hits(token, now=NOW) is None
+        assert held.merge(more, now=NOW).hits(token, now=NOW) is not None
+
+
 def test_a_rule_that_blocks_is_noticed_however_it_arrives_and_until_it_leaves():
     blocking, other = claims_entry({"sub": "x"}, block_until=NOW + 9), claims_entry({"sub": "y"}, entry_id="2")
     assert list_of([blocking]).merge([other], now=NOW).has_blocks
