@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from functools import partial
@@ -72,6 +73,8 @@ def _revocation_source(settings: Settings, instruments: Instruments) -> Revocati
         name=f"issuer-{settings.instance}" if settings.instance else None,
         version=package_version(),
         state_folder=settings.state_folder,
+        # A kept list of any age is obeyed: it only refuses, and a revoked key stays revoked.
+        refuse_age_seconds=math.inf,
         on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
     )
 

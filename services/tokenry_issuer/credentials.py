@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
@@ -62,7 +63,7 @@ class Credentials:
             read=lambda key, body: read_object(
                 key, body, environment=environment, max_token_lifetime=max_token_lifetime
             ),
-            check=lambda before, after: check_removals(before, after, share=removal_share),
+            check=lambda before, gone: check_removals(before, gone, share=removal_share),
             on_refused=self._report,
         )
 
@@ -78,7 +79,8 @@ class Credentials:
         began = self._clock.monotonic()
         self._changed |= await self._mirror.refresh()
         if self._changed:
-            registry, taken = assemble(self._mirror.values)
+            # In a thread: with tens of thousands of names it takes longer than the event loop may stand still.
+            registry, taken = await asyncio.to_thread(assemble, self._mirror.values)
             if not registry.realms:
                 raise StoreUnavailable("no_realm")
             self._report_taken(frozenset(taken))

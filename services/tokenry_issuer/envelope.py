@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def read_envelope_key(path: Path) -> EnvelopeKey:
     name = f"TOKENRY_ENVELOPE_KEY_FILE: {path}"
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigurationError([f"{name} cannot be read ({error.strerror})"]) from None

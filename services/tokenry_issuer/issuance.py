@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 RETRY_NOT_LOADED = 5  # seconds: the pace of the refreshes at start
 RETRY_NO_KEY = 5
 RETRY_REVOKED = 3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
-FIRST_LIST_WAIT = 10.0  # seconds at start for which the first revocation list is waited for
+FIRST_LIST_WAIT = 10.0  # seconds at start for which a fresh revocation list is waited for
+FRESH_LIST_AGE = 60.0  # seconds; a list kept over a restart may be older
 
 _audit = structlog.get_logger("tokenry_issuer.audit")
 
@@ -112,14 +113,15 @@ class Revocations:
     @property
     def waiting(self) -> bool:
         """
-        Tell whether the first list must still be waited for.
+        Tell whether a fresh list must still be waited for.
 
         A key may have been revoked while this process was not there, so nothing is signed before the first
         list was read. A revocation service that is away must not stop the issuer, so the wait is short.
         """
-        if self._source is None or self.current() is not None:
+        if self._source is None or self._clock.monotonic() - self._began >= FIRST_LIST_WAIT:
             return False
-        return self._clock.monotonic() - self._began < FIRST_LIST_WAIT
+        age = self.age()
+        return age is None or age > FRESH_LIST_AGE
 
 
 class TokenIssuance:
@@ -233,11 +235,11 @@ class TokenIssuance:
         )
 
     def _mint(self, grant: grants.Grant) -> Minted:
+        if self._revocations.waiting:
+            raise temporarily_unavailable("revocations are not loaded", retry_after=1)
         revocations = self._revocations.current()
         if revocations is not None:
             self._keyring.obey(revocations)
-        elif self._revocations.waiting:
-            raise temporarily_unavailable("revocations are not loaded", retry_after=1)
         # 7. a key
         key = self._keyring.signer(lifetime=grant.lifetime)
         if key is None:

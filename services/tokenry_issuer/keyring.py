@@ -179,6 +179,6 @@ class Keyring:
         self._on_refused(refused.cause)
 
 
-def _check_removals(before: Collection[str], after: Collection[str]) -> None:
-    if before and not set(before) & set(after):
+def _check_removals(before: Collection[str], gone: Collection[str]) -> None:
+    if len(before) == len(gone) > 0:
         raise RefusedObject(Refusal.MASS_REMOVAL, "no key that is in force would be left")

@@ -19,7 +19,7 @@ from tokenry_issuer.ports import GONE, ObjectUnreadable
 from tokenry_issuer.realms import Refusal, RefusedObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from tokenry_issuer.ports import ObjectStore
 
@@ -65,8 +65,7 @@ class Mirror(Generic[K, V]):
             prefix: What their keys begin with.
             read_key: Gives a key its meaning; raises `RefusedObject`.
             read: Gives an object its value; raises `RefusedObject`.
-            check: Called with what is in force and what is listed; raises `RefusedObject` for too large a
-                change.
+            check: Called with what is in force and what of it is gone; raises `RefusedObject` for too much.
             on_refused: Called once for each refused version, with its key.
         """
         self.values: Mapping[K, V] = {}
@@ -77,7 +76,9 @@ class Mirror(Generic[K, V]):
         self._read = read
         self._check = check
         self._on_refused = on_refused
-        self._seen: dict[str, _Read[V]] = {}
+        self._listed: Mapping[str, str] = {}  # the ETags of the versions that were judged
+        self._places: Mapping[str, K] = {}  # the meaning of each key that has one
+        self._fetched: dict[str, _Read[V]] = {}  # what was read and has not taken effect yet
 
     async def refresh(self, *, deadline: float = REFRESH_DEADLINE) -> bool:
         """
@@ -90,34 +91,19 @@ class Mirror(Generic[K, V]):
         """
         async with asyncio.timeout(deadline):
             listed = await self._store.list(self._prefix)
-            places = self._places(listed)
-            self._check(self.values.keys(), frozenset(places.values()))
-            await self._fetch(iter([path for path in places if not self._is_seen(path, listed[path])]), places)
-        return self._apply(places)
+            if listed == self._listed:
+                return False
+            changed = [path for path, etag in listed.items() if self._listed.get(path) != etag]
+            gone = (self._listed.keys() | self._places.keys()) - listed.keys()
+            if gone:
+                keys = {self._places[path] for path in gone if path in self._places}
+                self._check(self.values.keys(), keys & self.values.keys())
+            await self._fetch(iter([path for path in changed if not self._is_fetched(path, listed[path])]))
+        return self._apply(listed, changed=changed, gone=gone)
 
-    def _is_seen(self, path: str, etag: str) -> bool:
-        return path in self._seen and self._seen[path].etag == etag
-
-    def _places(self, listed: Mapping[str, str]) -> dict[str, K]:
-        places: dict[str, K] = {}
-        for path, etag in listed.items():
-            try:
-                places[path] = self._read_key(path)
-            except RefusedObject as refused:
-                self._note(path, etag, refused)
-        for path in self._seen.keys() - listed.keys():
-            del self._seen[path]
-        return places
-
-    def _note(self, path: str, etag: str, outcome: V | RefusedObject) -> None:
-        known = self._is_seen(path, etag)
-        self._seen[path] = _Read(etag, outcome)
-        if isinstance(outcome, RefusedObject) and not known:
-            self._on_refused(path, outcome)
-
-    async def _fetch(self, paths: Iterator[str], places: Mapping[str, K]) -> None:
+    async def _fetch(self, paths: Iterator[str]) -> None:
         # The workers share one iterator: each takes the next path when it is done with its last.
-        workers = [asyncio.ensure_future(self._work(paths, places)) for _ in range(CONCURRENT_READS)]
+        workers = [asyncio.ensure_future(self._work(paths)) for _ in range(CONCURRENT_READS)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -125,21 +111,19 @@ class Mirror(Generic[K, V]):
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _work(self, paths: Iterator[str], places: Mapping[str, K]) -> None:
+    async def _work(self, paths: Iterator[str]) -> None:
         for path in paths:
-            seen = self._seen.get(path)
             try:
-                found = await self._store.get(path, etag=seen.etag or None if seen is not None else None)
-                if found is not None:
-                    self._note(path, found.etag, self._value(places[path], found.body))
+                key = self._read_key(path)
+                found = await self._store.get(path, etag=self._listed.get(path))
+            except RefusedObject as refused:
+                self._keep(path, "", refused)
             except ObjectUnreadable as error:
-                if error.code == GONE:  # deleted since it was listed: the next listing tells
-                    continue
-                # Without a version, so that the next refresh tries again: permissions do not change an ETag.
-                unreadable = RefusedObject(Refusal.UNREADABLE, str(error))
-                if path not in self.refused or self.refused[path].cause is not Refusal.UNREADABLE:
-                    self._on_refused(path, unreadable)
-                self._seen[path] = _Read("", unreadable)
+                if error.code != GONE:  # else deleted since it was listed: the next listing tells
+                    self._keep(path, "", RefusedObject(Refusal.UNREADABLE, str(error)))
+            else:
+                if found is not None:
+                    self._keep(path, found.etag, self._value(key, found.body))
 
     def _value(self, key: K, body: bytes) -> V | RefusedObject:
         try:
@@ -147,15 +131,45 @@ class Mirror(Generic[K, V]):
         except RefusedObject as refused:
             return refused
 
-    def _apply(self, places: Mapping[str, K]) -> bool:
-        values: dict[K, V] = {}
-        for path, key in places.items():
-            outcome = self._seen[path].value if path in self._seen else None
-            if outcome is not None and not isinstance(outcome, RefusedObject):
-                values[key] = outcome
-            elif key in self.values:
-                values[key] = self.values[key]
-        refused = {path: each.value for path, each in self._seen.items() if isinstance(each.value, RefusedObject)}
-        changed = values != self.values
-        self.values, self.refused = values, refused
-        return changed
+    def _is_fetched(self, path: str, etag: str) -> bool:
+        return path in self._fetched and self._fetched[path].etag == etag
+
+    def _keep(self, path: str, etag: str, value: V | RefusedObject) -> None:
+        self._fetched[path] = _Read(etag, value)
+        if not isinstance(value, RefusedObject):
+            return
+        # One without a version is met again at each refresh.
+        known = self.refused.get(path)
+        if etag or known is None or known.cause is not value.cause:
+            self._on_refused(path, value)
+
+    def _apply(self, listed: Mapping[str, str], *, changed: Iterable[str], gone: Iterable[str]) -> bool:
+        values, refused, places, judged = (
+            dict(self.values), dict(self.refused), dict(self._places), dict(listed),
+        )  # fmt: skip
+        before = self.values
+        for path in gone:
+            refused.pop(path, None)
+            if path in places:
+                values.pop(places.pop(path), None)
+        for path in changed:
+            read = self._fetched.pop(path, None)
+            if read is None or not read.etag:
+                # Not judged by its content, so that the next refresh tries again: permissions change no ETag.
+                judged.pop(path)
+            else:
+                judged[path] = read.etag
+            if read is None:
+                continue
+            if isinstance(read.value, RefusedObject):
+                refused[path] = read.value
+                continue
+            refused.pop(path, None)
+            key = places[path] = self._read_key(path)
+            values[key] = read.value
+        self._fetched.clear()
+        self._places, self._listed, self.refused = places, judged, refused
+        if values == before:
+            return False
+        self.values = values
+        return True

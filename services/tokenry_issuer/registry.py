@@ -97,26 +97,25 @@ def _credentials(realm: Realm, *, clients: Mapping[str, Client], users: Mapping[
     )
 
 
-def check_removals(before: Collection[ObjectKey], after: Collection[ObjectKey], *, share: float) -> None:
+def check_removals(before: Collection[ObjectKey], gone: Collection[ObjectKey], *, share: float) -> None:
     """
     Refuse a refresh that removes too much.
 
     Args:
         before: What is in force.
-        after: What the store lists now.
+        gone: What of it the store no longer lists.
         share: The part of all objects that may go at once, besides `ALWAYS_ALLOWED_REMOVALS`; 1 allows
-            anything but an empty listing.
+            anything but the removal of everything.
 
     Raises:
         RefusedObject: With what it would remove.
     """
-    if not before:
+    if not gone:
         return
-    if not after:
-        raise RefusedObject(Refusal.MASS_REMOVAL, "the listing is empty and was not before")
+    if len(gone) == len(before):
+        raise RefusedObject(Refusal.MASS_REMOVAL, "nothing of what is in force is listed any more")
     if share >= 1:
         return
-    gone = set(before).difference(after)
     if len(gone) > max(ALWAYS_ALLOWED_REMOVALS, math.floor(share * len(before))):
         raise RefusedObject(Refusal.MASS_REMOVAL, f"{len(gone)} of {len(before)} objects would be removed at once")
     for name in {key.realm for key in gone}:

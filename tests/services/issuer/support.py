@@ -118,11 +118,11 @@ class FixedRevocations:
         self._clock = clock
         self.value: Snapshot[RevocationList] | None = None
 
-    def publish(self, revocations: RevocationList) -> None:
+    def publish(self, revocations: RevocationList, *, age: float = 0.0) -> None:
         self.value = Snapshot(
             value=revocations,
-            as_of=self._clock.now(),
-            age_at_request=0.0,
+            as_of=self._clock.now() - age,
+            age_at_request=age,
             requested_at=self._clock.monotonic(),
         )
 

@@ -18,7 +18,7 @@ class Refreshed:
             loaded=lambda: self.done,
             interval=30.0,
             observe=self.observed.append,
-            uniform=random.Random(3),
+            uniform=random.Random(3),  # noqa: S311 -- jitter
         )
 
     async def refresh(self):

@@ -30,7 +30,7 @@ def keys(count, realm="/services"):
 
 def refused(before, after, *, share=0.2):
     with pytest.raises(RefusedObject) as error:
-        check_removals(before, after, share=share)
+        check_removals(before, set(before) - set(after), share=share)
     assert error.value.cause is Refusal.MASS_REMOVAL
     return True
 
@@ -105,12 +105,12 @@ def test_a_realm_of_fast_secrets_has_a_fast_decoy():
 def test_F06_single_deletions_go_through_whatever_the_size():
     for count in (1, 2, 4, 50, 1000):
         everything = keys(count)
-        check_removals(everything, everything - {client_key("c0")}, share=0.2)
+        check_removals(everything, {client_key("c0")}, share=0.2)
 
 
 def test_ten_deletions_go_through_in_a_small_registry():
     everything = keys(20)
-    check_removals(everything, everything - {client_key(f"c{n}") for n in range(10)}, share=0.0)
+    check_removals(everything, {client_key(f"c{n}") for n in range(10)}, share=0.0)
 
 
 def test_F05_an_empty_listing_is_never_a_deletion():
@@ -121,7 +121,7 @@ def test_F05_an_empty_listing_is_never_a_deletion():
 
 def test_more_than_the_share_is_refused_and_exactly_the_share_is_not():
     everything = keys(99)  # 100 objects with the realm itself
-    check_removals(everything, everything - {client_key(f"c{n}") for n in range(20)}, share=0.2)
+    check_removals(everything, {client_key(f"c{n}") for n in range(20)}, share=0.2)
     assert refused(everything, everything - {client_key(f"c{n}") for n in range(21)}, share=0.2)
 
 
@@ -134,13 +134,12 @@ def test_a_realm_that_would_be_emptied_is_refused_even_if_it_is_a_small_part():
 
 def test_a_realm_of_three_names_may_be_removed():
     everything = keys(20) | keys(3, "/small")
-    check_removals(everything, everything - keys(3, "/small"), share=0.2)
+    check_removals(everything, keys(3, "/small"), share=0.2)
 
 
 def test_a_planned_clear_out_is_possible_with_the_share_at_one():
-    check_removals(keys(1000), {realm_key()}, share=1.0)
+    check_removals(keys(1000), keys(1000) - {realm_key()}, share=1.0)
 
 
 def test_the_first_load_removes_nothing():
-    check_removals(set(), keys(10), share=0.0)
     check_removals(set(), set(), share=0.0)

@@ -156,3 +156,14 @@ async def test_a_list_ends_the_wait_at_once():
         issuer.revocations.publish(revocations())
         assert (await issuer.token(GRANT)).status == 200
         assert (await issuer.call("GET", "/readyz")).status == 200
+
+
+async def test_at_start_a_kept_list_is_obeyed_and_a_fresh_one_is_waited_for_all_the_same():
+    async with running(with_list=True) as issuer:
+        kids = list(issuer.issuer.keyring.states(lifetime=HOUR))
+        issuer.revocations.publish(revocations(key(kids[0])), age=5 * HOUR)
+        assert await withheld(issuer)
+        issuer.clock.advance(10)
+        assert (await issuer.token(GRANT)).header["kid"] == kids[1]
+        published = (await issuer.call("GET", "/.well-known/jwks.json")).json["keys"]
+        assert [each["kid"] for each in published] == [kids[1]]
