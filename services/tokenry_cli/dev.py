@@ -86,6 +86,8 @@ def services(folder: DevFolder, addresses: Addresses, identities: Identities) ->
         "tokeninfo": {
             "TOKENRY_REVOCATION_URL": addresses.revocation,
             "TOKENRY_STATE_FOLDER": str(folder.state),
+            # Two realms, so that a client without one cannot be told apart otherwise.
+            "TOKENRY_INTROSPECTION_REALM": REALM,
         },
         "revocation": {
             "TOKENRY_STORE_URL": f"sqlite:///{folder.revocations}",
