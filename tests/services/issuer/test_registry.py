@@ -141,5 +141,6 @@ def test_a_planned_clear_out_is_possible_with_the_share_at_one():
     check_removals(keys(1000), keys(1000) - {realm_key()}, share=1.0)
 
 
-def test_the_first_load_removes_nothing():
+def test_a_refresh_that_removes_nothing_is_never_refused():
     check_removals(set(), set(), share=0.0)
+    check_removals(keys(10), set(), share=0.0)
