@@ -33,7 +33,7 @@ from tokenry_revocation.callers import Caller, authenticate
 from tokenry_revocation.instances import VIEWS, denied, merge
 from tokenry_revocation.plan_b import MIN_TIME_DELTA
 from tokenry_revocation.ports import RecordOutlivesStore, StoreUnavailable
-from tokenry_revocation.presented_token import examine
+from tokenry_revocation.presented_token import claimed_realm, examine
 from tokenry_revocation.records import Actor, Record, RecordType
 from tokenry_revocation.requests import (
     Bounds,
@@ -62,8 +62,10 @@ from tokenry_revocation.revoking import (
 )
 
 if TYPE_CHECKING:
+    from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
     from tokenry.jose.jwks import KeySet
+    from tokenry.oauth.form import Form
     from tokenry.token_validator import Keys
     from tokenry_revocation.acceptance import Acceptance, Outcome
     from tokenry_revocation.audit import AuditLog
@@ -391,8 +393,11 @@ class Revocations:
             raise invalid_request("send the parameters in the body, not in the query string")
         body = await read_body(request, limit=MAX_BODY_BYTES)
         form = parse_form(body, content_type=request.headers.get("Content-Type"))
-        caller = await self._client(request, form_body=body)
+        authorization = authorization_values(request)
+        if not authorization and "client_secret" not in form:
+            raise _not_authenticated()
         token = parse_revocation_request(form)
+        caller = await self._client(request, form, realm=form.one("realm") or claimed_realm(token))
         try:
             presented = await self._examine_own(TokenTarget(token=token))
         except InvalidRequest:
@@ -401,37 +406,29 @@ class Revocations:
             return web.Response()
         actor = Actor(iss=caller.iss, sub=caller.sub, client_id=caller.client_id)
         by = Signature(actor=actor)
-        if caller.client_id is None or presented.verified.client_id != caller.client_id:
+        owner = (presented.verified.realm, presented.verified.client_id)
+        if caller.client_id is None or owner != (caller.realm, caller.client_id):
             self._service.metrics.refused(HTTPStatus.BAD_REQUEST)
             self._service.audit.refused(by, action="revoke own", status=400, detail="not its token")
             raise unauthorized_client("the token was issued to another client; it stays valid")
         await self._revoke_own(presented, by)
         return web.Response()
 
-    async def _client(self, request: web.Request, *, form_body: bytes) -> Any:  # noqa: ANN401 -- TokenInfo
+    async def _client(self, request: web.Request, form: Form, *, realm: str | None) -> TokenInfo:
         """Return what the client's token says: the bearer itself, or one had for its credentials."""
         authorization = authorization_values(request)
         bearer = bearer_token(authorization)
-        form = parse_form(form_body, content_type=request.headers.get("Content-Type"))
         if bearer is not None:
             if form.names() & {"client_secret", "client_assertion"}:
                 raise invalid_request("use one method of authentication, not two")
             return await self._service.judge.avalidate(bearer)
         credential = read_client_credential(authorization, form)
         if credential is None:
-            raise OAuthError(
-                "invalid_client",
-                "client authentication failed",
-                status=401,
-                headers=[
-                    ("WWW-Authenticate", bearer_challenge()),
-                    *invalid_client(realm=CHALLENGE_REALM).headers,
-                ],
-            )
+            raise _not_authenticated()
         return await self._service.login.authenticate(
             credential,
             authorization=authorization[0] if authorization else None,
-            realm=form.one("realm"),
+            realm=realm,
             address=request[CLIENT_ADDRESS],
         )
 
@@ -485,6 +482,12 @@ def _refusal(error: TokenryError, *, action: str) -> Problem | OAuthError:
     if status is None:
         raise error
     return Problem(status, str(error))
+
+
+def _not_authenticated() -> OAuthError:
+    """Return the refusal of a client without credentials: both ways to authenticate are offered."""
+    challenges = [("WWW-Authenticate", bearer_challenge()), *invalid_client(realm=CHALLENGE_REALM).headers]
+    return OAuthError("invalid_client", "client authentication failed", status=401, headers=challenges)
 
 
 def _same_notification(name: str, effective: int, value: int, by: Signature) -> Record:

@@ -39,12 +39,14 @@ class VerifiedClaims:
     Attributes:
         jti: Its id.
         client_id: The client that it was issued to (`client_id`, else `azp`).
+        realm: The client's realm: two realms may have clients of one name.
         iat: Unix seconds at which it was issued.
         exp: Unix seconds from which it is dead.
     """
 
     jti: str | None = field(repr=False)
     client_id: str | None
+    realm: str | None
     iat: int | None
     exp: int | None
 
@@ -104,6 +106,14 @@ def examine(token: Secret, *, issuers: Collection[str], keys: KeySet | None) -> 
     )
 
 
+def claimed_realm(token: Secret) -> str | None:
+    """Return the realm that *token* claims, unverified: where to look for its client first, and nothing more."""
+    try:
+        return _text(parse_json_object(split(token.reveal()).payload).get("realm"))
+    except ProtocolError:
+        return None
+
+
 def _key(jws: UnverifiedJws, iss: str, keys: KeySet | None) -> PublicKey | None:
     kid = jws.header.get("kid")
     return keys.find(iss, kid) if keys is not None and isinstance(kid, str) else None
@@ -124,6 +134,7 @@ def _claims(claims: dict[str, Any]) -> VerifiedClaims:
     return VerifiedClaims(
         jti=_text(claims.get("jti")),
         client_id=_text(claims.get("azp")) if client_id is None else client_id,
+        realm=_text(claims.get("realm")),
         iat=_seconds(claims.get("iat")),
         exp=_seconds(claims.get("exp")),
     )

@@ -83,6 +83,23 @@ async def test_R02_another_clients_token_is_refused_and_stays(world, service):
     assert world.store.appended == 0
 
 
+async def test_R02_a_client_of_the_same_name_in_another_realm_is_another_client(world, service):
+    token = world.token(realm="/customers")
+    answer = await service.call("POST", PATH, token=world.token(), form={"token": token})
+    assert (answer.status, answer.json["error"]) == (400, "unauthorized_client")
+    assert not hits(world, service, token)
+
+
+async def test_the_issuer_is_asked_in_the_realm_of_the_request_or_else_of_the_token(world, service):
+    token = world.token()
+    await service.call("POST", PATH, form={"token": token}, headers=BASIC)
+    assert b"realm=%2Fservices" in world.issuer.requests[-1].body
+    await service.call("POST", PATH, form={"token": token, "realm": "/other"}, headers=BASIC)
+    assert b"realm=%2Fother" in world.issuer.requests[-1].body
+    await service.call("POST", PATH, form={"token": "x"}, headers=BASIC)
+    assert b"realm" not in world.issuer.requests[-1].body
+
+
 @pytest.mark.parametrize(
     "make",
     [
