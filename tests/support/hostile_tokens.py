@@ -224,8 +224,9 @@ CLAIMS: Final[dict[str, tuple[str, Reason]]] = {
     },
     "iat NaN": (signed(_HEADER, _CLAIMS.replace(b'"iat":1800000000', b'"iat":NaN')), Reason.MALFORMED_CLAIMS),
     **{
-        f"nbf {nbf!r}": (_with("nbf", nbf), Reason.MALFORMED_CLAIMS)
-        for nbf in (str(NOW), True, None, float(NOW), -1, 10**19)
+        f"{name} {date!r}": (_with(name, date), Reason.MALFORMED_CLAIMS)
+        for name in ("nbf", "root_iat")
+        for date in (str(NOW), True, None, float(NOW), -1, 10**19)
     },
     "sub missing": (token(sub=ABSENT), Reason.MALFORMED_CLAIMS),
     **{
@@ -240,7 +241,7 @@ CLAIMS: Final[dict[str, tuple[str, Reason]]] = {
     },
     **{
         f"{name} {value!r}": (_with(name, value), Reason.MALFORMED_CLAIMS)
-        for name in ("jti", "client_id", "azp", "realm")
+        for name in ("jti", "root_jti", "client_id", "azp", "realm")
         for value in _values(5, "", None, ["x"], True, {})
     },
     "realm without its slash": (token(realm="services"), Reason.MALFORMED_CLAIMS),

@@ -23,10 +23,12 @@ def read_claim_set(claims: dict[str, Any], *, kid: str, foreign: bool) -> TokenI
         foreign: Whether the issuer is not one of ours; ours write a realm with its leading slash.
 
     Raises:
-        InvalidToken: A claim is missing or has the wrong type; `nbf`, if there, is a date.
+        InvalidToken: A claim is missing or has the wrong type; `nbf` and `root_iat`, if there, are dates.
     """
-    if "nbf" in claims:
-        _date(claims, "nbf")
+    for name in _OPTIONAL_DATES:
+        if name in claims:
+            _date(claims, name)
+    _optional_text(claims, "root_jti")  # of an exchanged token: a revocation of its root hits it too
     azp, client_id = _optional_text(claims, "azp"), _optional_text(claims, "client_id")
     realm = _optional_text(claims, "realm")
     if realm is not None and not foreign and not realm.startswith("/"):
@@ -46,6 +48,7 @@ def read_claim_set(claims: dict[str, Any], *, kid: str, foreign: bool) -> TokenI
     )
 
 
+_OPTIONAL_DATES: Final = ("nbf", "root_iat")
 _CONTAINERS: Final = (dict, list)
 
 
