@@ -58,9 +58,9 @@ class _Shown(NamedTuple):
 
 class PlanBList:
     """
-    The rows of one version of the publication.
+    The rows of the publication, kept up to date as records arrive.
 
-    Rows that have settled are sorted once; the few that have not are shown anew for each second.
+    Rows that have settled are kept sorted; the few that have not are shown anew for each second.
     """
 
     def __init__(self, publication: Publication, *, now: float, skew: float, max_time_delta: int) -> None:
@@ -73,28 +73,54 @@ class PlanBList:
             skew: Seconds by which a validator's clock may be behind.
             max_time_delta: Seconds that the list tells validators to keep what it says.
         """
-        self.version = publication.version
-        self.valid_from = now
+        self._publication = publication
+        self._structure = publication.structure
         self._skew = skew
         self._max_time_delta = max_time_delta
         self._refresh = refresh_in_force(publication, now=now, keep_seconds=max_time_delta)
+        self._valid_from = now
+        self._valid_until = self._next_refresh(now)
         self._settled: list[_Shown] = []
         self._unsettled: list[tuple[int, Live, PlanBRow]] = []
-        self.valid_until = _next_refresh(publication, now=now)
-        for live in publication:
-            if live.rows and not publication.is_undone(live.id):
-                self._sort_in(live, now)
-        self._settled.sort(key=_revoked_at)
+        self._taken = 0
         self._memo: dict[tuple[float, int], bytes] = {}
+        self.update(now=now)
 
-    def _sort_in(self, live: Live, now: float) -> None:
-        for row in live.rows:
-            settled_at = settles_at(row.issued_before, skew=self._skew)
-            if now < settled_at:
-                self._unsettled.append((settled_at, live, row))
-                self.valid_until = min(self.valid_until, settled_at)
-            else:
-                self._settled.append(self._show(live, row, max(live.revoked_at, settled_at), row.issued_before))
+    def is_good(self, *, now: float) -> bool:
+        """Tell whether `update` is enough at *now*, or all rows have to be sorted anew."""
+        return self._structure == self._publication.structure and self._valid_from <= now < self._valid_until
+
+    def update(self, *, now: float) -> None:
+        """Take in what has arrived, and what has settled by *now*."""
+        arrived = self._publication.arrivals[self._taken :]
+        self._taken += len(arrived)
+        rows = self._unsettled + [
+            (settles_at(row.issued_before, skew=self._skew), live, row)
+            for live in arrived
+            if not self._publication.is_undone(live.id)
+            for row in live.rows
+        ]
+        settled = [
+            self._show(live, row, max(live.revoked_at, settled_at), row.issued_before)
+            for settled_at, live, row in rows
+            if settled_at <= now
+        ]
+        self._unsettled = [item for item in rows if item[0] > now]
+        if settled:
+            self._settled += settled
+            self._settled.sort(key=_revoked_at)  # in almost linear time: all but the end is sorted already
+        if arrived or settled:
+            self._memo.clear()
+
+    def _next_refresh(self, now: float) -> float:
+        """Return when the notification that is shown changes: another one begins, or this one has had its time."""
+        ahead = (
+            live.revoked_at
+            for live in self._publication
+            if live.type is RecordType.REFRESH_FROM and live.revoked_at > now
+        )
+        end = math.inf if self._refresh is None else self._refresh.effective_at + self._max_time_delta
+        return min([end, *ahead])
 
     def _show(self, live: Live, row: PlanBRow, revoked_at: int, cutoff: int) -> _Shown:
         refresh = self._refresh
@@ -150,11 +176,6 @@ def refresh_in_force(records: Iterable[Live], *, now: float, keep_seconds: int) 
         and live.revoked_at <= now < live.revoked_at + keep_seconds
     ]
     return max(shown, key=_effective_at, default=None)
-
-
-def _next_refresh(records: Iterable[Live], *, now: float) -> float:
-    ahead = (live.revoked_at for live in records if live.type is RecordType.REFRESH_FROM and live.revoked_at > now)
-    return min(ahead, default=math.inf)
 
 
 def _members(shown: _Shown) -> dict[str, Any]:

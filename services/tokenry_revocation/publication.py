@@ -136,6 +136,8 @@ class Publication:
         version: Grows whenever what is published changes: what was rendered for another one is out of date.
         position: The read position of the store; everything acknowledged before it was read is here.
         counts: How many records of each type are in force.
+        arrivals: The records in the order of their arrival, as far as `structure` is the same.
+        structure: Grows whenever more has changed than that records arrived which stand for themselves.
     """
 
     def __init__(self, *, epoch: int, overlap: int) -> None:
@@ -155,6 +157,8 @@ class Publication:
         self._placeless: dict[str, Live] = {}  # acknowledged here, and not yet seen in a read
         self._undone: set[str] = set()
         self.counts: Counter[RecordType] = Counter()
+        self.arrivals: list[Live] = []
+        self.structure = 0
 
     def __len__(self) -> int:
         """Return the number of records in force."""
@@ -189,8 +193,11 @@ class Publication:
         if known is None:
             self._live[live.id] = live
             self.counts[live.type] += 1
+            self.arrivals.append(live)
             if live.undoes is not None:
                 self._undone.add(live.undoes)
+            if live.undoes is not None or live.refresh_from is not None:
+                self.structure += 1
             self._place(live)
             return True
         if live.position > known.position:
@@ -224,7 +231,9 @@ class Publication:
                 self._undone.discard(live.undoes)
         if dead:
             self._order = [place for place in self._order if self._is_at(place)]
+            self.arrivals = list(self._live.values())
             self.version += 1
+            self.structure += 1
         return len(dead)
 
     def _is_at(self, place: tuple[int, str]) -> bool:

@@ -38,6 +38,7 @@ _OFF_LOOP: Final = 500  # records from which rendering is done in a thread
 _GZIP_LEVEL: Final = 5
 _GZIP_FROM: Final = 1024  # bytes below which compressing costs more than it saves
 _JSON: Final = "application/json"
+_MAX_PACKED: Final = 32  # answers: most readers ask for one of a few at a time
 _MAX_MEMO: Final = 1024  # answers to different cursors between two reads of the store
 
 _gzip = partial(zlib.compress, level=_GZIP_LEVEL, wbits=31)
@@ -73,6 +74,7 @@ class Readers:
         self._plan_b: PlanBList | None = None
         self._snapshots: dict[str, tuple[int, _Rendered]] = {}
         self._rendering = asyncio.Lock()
+        self._packed: dict[bytes, bytes] = {}
         self._changes: dict[tuple[str, int], bytes] = {}
         self._changes_of: tuple[int, float] = (-1, 0.0)
 
@@ -92,10 +94,12 @@ class Readers:
 
     def _plan_b_list(self, publication: Publication) -> PlanBList:
         now, held = self._service.clock.now(), self._plan_b
-        if held is None or held.version != publication.version or not held.valid_from <= now < held.valid_until:
-            terms = self._service.terms
-            keep = max(terms.retention, MIN_TIME_DELTA)
-            held = self._plan_b = PlanBList(publication, now=now, skew=terms.skew, max_time_delta=keep)
+        if held is not None and held.is_good(now=now):
+            held.update(now=now)
+            return held
+        terms = self._service.terms
+        keep = max(terms.retention, MIN_TIME_DELTA)
+        held = self._plan_b = PlanBList(publication, now=now, skew=terms.skew, max_time_delta=keep)
         return held
 
     # --- GET /revocations/changes ---------------------------------------------------------------------------
@@ -275,9 +279,19 @@ class Readers:
         fields = dict(headers or {})
         body = plain
         if len(plain) >= _GZIP_FROM and _takes_gzip(request):
-            body = packed if packed is not None else await asyncio.to_thread(_gzip, plain)
+            body = packed if packed is not None else await self._pack(plain)
             fields[hdrs.CONTENT_ENCODING] = "gzip"
         return web.Response(body=body, content_type=content_type, headers=fields | self._stamp())
+
+    async def _pack(self, plain: bytes) -> bytes:
+        """Return *plain* packed; the same answer is packed once for all who get it."""
+        packed = self._packed.get(plain)
+        if packed is None:
+            packed = await asyncio.to_thread(_gzip, plain)
+            if len(self._packed) >= _MAX_PACKED:
+                self._packed.clear()
+            self._packed[plain] = packed
+        return packed
 
 
 def _render(full: ListDocument, *, binary: bool, etag: str) -> _Rendered:

@@ -1,5 +1,6 @@
 """What is new since a cursor: nothing is lost, whatever appears late, moves, or is read by another replica."""
 
+import json
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from tokenry.errors import ProtocolError
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.secret import Secret
 from tokenry_revocation import publication as publication_module
+from tokenry_revocation.plan_b import PlanBList
 from tokenry_revocation.publication import Cursor, CursorGone, Live, Publication, document, entries_digest
 from tokenry_revocation.records import Actor, PlanBRow, Record, RecordType
 from tokenry_revocation.requests import ClaimsTarget
@@ -187,6 +189,42 @@ def test_a_reader_of_any_replicas_never_lacks_what_was_acknowledged_before_its_a
             missing = {name for name, at in acknowledged.items() if at < as_of} - held
             assert not missing
             cursor = replica.made.cursor(as_of=as_of)
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 2**32))
+def test_plan_bs_list_is_the_same_whether_it_was_kept_up_to_date_or_sorted_anew(seed):
+    chance = random.Random(seed)  # noqa: S311 -- not a secret
+    made, now, kept = Publication(epoch=1, overlap=0), float(NOW), None
+    for number in range(25):
+        now += chance.choice([0, 0.5, 1, 3, 61])
+        each = live(f"r{number}", number + 1, until=int(now) + chance.randrange(1, 400))
+        each.revoked_at = int(now)
+        each.rows = tuple(
+            PlanBRow(type="GLOBAL", issued_before=int(now) + chance.randrange(-20, 6))
+            for _ in range(chance.randrange(3))
+        )
+        if chance.random() < 0.15:
+            each.type, each.refresh_from, each.rows = RecordType.REFRESH_FROM, int(now) - 30, ()
+            each.revoked_at, each.in_force_until = int(now) + 3, None
+        elif number and chance.random() < 0.1:
+            each.undoes, each.rows = f"r{chance.randrange(number)}", ()
+        made.add([each], now=now)
+        if chance.random() < 0.1:
+            made.prune(now=now)
+        if kept is None or not kept.is_good(now=now):
+            kept = PlanBList(made, now=now, skew=2.0, max_time_delta=200)
+        kept.update(now=now)
+        fresh = PlanBList(made, now=now, skew=2.0, max_time_delta=200)
+        for since in (0, now - 30, now - 1):
+            assert sorted_rows(kept.answer(since, now=now)) == sorted_rows(fresh.answer(since, now=now))
+
+
+def sorted_rows(body):
+    answer = json.loads(body)
+    rows = answer["revocations"]
+    assert [row["data"]["issued_before"] for row in rows] == sorted(row["data"]["issued_before"] for row in rows)
+    return answer["meta"], sorted(map(str, rows))
 
 
 # --- records ----------------------------------------------------------------------------------------------
