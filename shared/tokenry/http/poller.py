@@ -174,6 +174,8 @@ class Poller:
             request = self._prepare(step) if self._prepare is not None else step
             response = self._fetcher.fetch(request)
         except FetchFailed as failure:
+            if failure.failure is Failure.CANCELLED and not self._wanted:
+                return 0.0  # by `stop`: nothing that anybody has to know
             self._conversation.on_failure(failure, started=started, at=Moment.of(self._clock))
         except TokenryError as error:
             refused = FetchFailed(Failure.UNAUTHENTICATED, str(error))

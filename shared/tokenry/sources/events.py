@@ -87,7 +87,7 @@ class Reporter:
 
     def polled(self, result: str) -> None:
         """Count one finished exchange."""
-        self.counters.polls[result if len(self.counters.polls) < MAX_RESULT_LABELS else "other"] += 1
+        self.counters.polls[str(result) if len(self.counters.polls) < MAX_RESULT_LABELS else "other"] += 1
 
     def loaded(self, *, now: float, applied: int = 0, detail: str = "") -> None:
         """A new value is in force."""

@@ -126,6 +126,9 @@ async def test_one_that_gives_up_does_not_disturb_the_others(source, issuer, gat
     patient = asyncio.create_task(source.aget())
     await asyncio.to_thread(gate.waiting.wait, 5)
     impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    await asyncio.sleep(0.01)
     gate.open.set()
     assert (await patient).value
     assert asked(issuer) == 1

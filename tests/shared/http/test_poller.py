@@ -167,3 +167,11 @@ def test_stopping_is_repeatable(times):
     for _ in range(times):
         poller.stop()
     assert not poller.running
+
+
+def test_a_request_that_was_cut_off_by_stop_is_not_told_as_a_failure():
+    conversation = Recorder(ASK, ASK)
+    poller, _ = make(conversation, FetchFailed(Failure.CANCELLED, "cut"), FetchFailed(Failure.TIMEOUT, "late"))
+    poller.step()
+    poller.step()
+    assert conversation.told == [Failure.TIMEOUT]

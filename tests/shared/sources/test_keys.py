@@ -167,6 +167,17 @@ def test_a_bad_answer_never_replaces_good_keys(source, script, clock, answer):
     assert source.snapshot() is held
 
 
+@pytest.mark.parametrize("status", [201, 203, 206, 302, 404, 500])
+def test_only_a_200_brings_keys(source, script, clock, status):
+    step(source, 2)
+    held = source.snapshot()
+    others = KeySet.of(source.issuer, [PrivateKey.generate().public]).to_jwks()
+    script.broken["jwks.json"] = Response(status=status, body=others)
+    clock.advance(60)
+    step(source)
+    assert source.snapshot() is held
+
+
 def test_two_different_keys_under_one_id_refuse_the_set(source, script, issuer, clock):
     step(source, 2)
     held = source.snapshot()
