@@ -260,6 +260,9 @@ class Issuer:
         return ok(known)
 
     def _check_keys(self) -> Finding:
+        revoked = self.revocations.current()
+        if revoked is not None:
+            self.keyring.obey(revoked)
         if self.keyring.signer(lifetime=self._lifetime) is None:
             return failed("there is no key to sign with")
         faults = self.keyring.faults(lifetime=self._lifetime)

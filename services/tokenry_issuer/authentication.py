@@ -82,7 +82,7 @@ class Authenticator:
                 self._attempts.succeeded(subject, address, now=self._clock.monotonic())
                 return client
         self._attempts.failed(subject, address, now=self._clock.monotonic())
-        raise credential.refusal()
+        raise credential.refusal() from WrongSecret(self._why_client(credential, credentials))
 
     async def user(
         self,
@@ -115,7 +115,7 @@ class Authenticator:
             self._attempts.succeeded(subject, address, now=self._clock.monotonic())
             return user
         self._attempts.failed(subject, address, now=self._clock.monotonic())
-        raise invalid_grant()
+        raise invalid_grant() from WrongSecret(self._why_user(user, client))
 
     async def _admit(self, subject: Subject, address: str) -> None:
         try:
@@ -142,6 +142,26 @@ class Authenticator:
         except ChecksBusy:
             raise self._busy() from None
         return True
+
+    def _why_client(self, credential: ClientCredential, credentials: RealmCredentials) -> str:
+        """Return what was wrong, for the audit record alone."""
+        ids = [reading.client_id for reading in credential.readings]
+        known = [credentials.clients[client_id] for client_id in ids if client_id in credentials.clients]
+        if not known:
+            return "unknown client"
+        if not known[0].enabled:
+            return "client is disabled"
+        return "wrong secret" if self._in_force(known[0].secrets) else "client has no secret in force"
+
+    def _why_user(self, user: User | None, client: Client) -> str:
+        """Return what was wrong, for the audit record alone."""
+        if user is None:
+            return "unknown user"
+        if not user.enabled:
+            return "user is disabled"
+        if user.clients is not None and client.client_id not in user.clients:
+            return "user may not be used by this client"
+        return "wrong password" if self._in_force(user.passwords) else "user has no password in force"
 
     def _busy(self) -> OAuthError:
         return temporarily_unavailable(

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from tokenry_issuer.realms import Client, Realm, User
 
 
+MAX_HOST = 253 + len(":65535")  # characters of a host name (RFC 1035 section 2.3.4) and a port
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """
@@ -86,7 +89,8 @@ def choose_realm(parameter: str | None, *, host: str | None, realms: Iterable[st
 
 
 def _ends_of_labels(host: str) -> Iterable[str]:
-    if host.startswith("["):  # an IPv6 address has no labels
+    # An IPv6 address has no labels, and what is longer than a host name can be would only cost time.
+    if host.startswith("[") or len(host) > MAX_HOST:
         return
     for label in host.partition(":")[0].lower().split("."):
         words = label.split("-")

@@ -28,6 +28,7 @@ from tokenry.oauth.token_endpoint import PASSWORD, TokenResponse, parse_token_re
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
 from tokenry_issuer import grants, minting
+from tokenry_issuer.passwords import WrongSecret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -173,7 +174,9 @@ class TokenIssuance:
             return await self._issue(raw, trail)
         except OAuthError as error:
             self._instruments.refused(error.code)
-            _audit.info("token_refused", error=error.code, status=error.status, **trail.known)
+            # What the caller must not learn: the cause that whoever refused has left.
+            reason = str(error.__cause__) if isinstance(error.__cause__, WrongSecret) else error.description
+            _audit.info("token_refused", error=error.code, status=error.status, reason=reason, **trail.known)
             raise
 
     async def _issue(self, raw: RawRequest, trail: _Trail) -> TokenResponse:

@@ -154,6 +154,11 @@ def test_a_host_that_names_no_realm_is_a_missing_realm(host):
     assert refused.value.code == "missing_realm"
 
 
+def test_a_host_longer_than_any_name_is_not_taken_apart():
+    with pytest.raises(OAuthError):
+        choose_realm(None, host="a-" * 4000 + "services", realms=REALMS)
+
+
 def test_the_only_realm_needs_no_name_and_the_parameter_beats_the_host():
     assert choose_realm(None, host="example.org", realms=["/services"]) == "/services"
     assert choose_realm("/employees", host="services.example.org", realms=REALMS) == "/employees"

@@ -73,7 +73,9 @@ def test_F58_a_hard_age_shorter_than_a_few_refreshes_is_a_contradiction():
     Settings.from_environment({**GOOD, "TOKENRY_CREDENTIALS_HARD_AGE": "120s"})
 
 
-def test_plain_http_is_for_loopback_only():
+def test_T24_plain_http_is_for_loopback_only():
+    assert faults(TOKENRY_ISSUER="http://issuer.example.org")
+    assert faults(TOKENRY_LISTEN_ADDRESS="0.0.0.0:8080")
     Settings.from_environment({**GOOD, "TOKENRY_ISSUER": "http://127.0.0.1:9080"})
 
 

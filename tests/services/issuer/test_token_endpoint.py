@@ -629,6 +629,37 @@ async def test_every_token_and_every_refusal_leaves_one_audit_record_without_a_s
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    ("client", "reason"),
+    [
+        (("orders", "wrong"), "wrong secret"),
+        (("nobody", "wrong"), "unknown client"),
+        (("off", SECRET), "client is disabled"),
+        (("public", "x"), "client has no secret in force"),
+    ],
+)
+async def test_the_record_says_why_a_client_was_refused_and_the_answer_does_not(issuer, client, reason):
+    with capture_logs() as logs:
+        answer = await issuer.token(GRANT, client=client)
+    assert [entry["reason"] for entry in logs if entry["event"] == "token_refused"] == [reason]
+    assert reason not in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [
+        (("robot", "wrong"), "wrong password"),
+        (("nobody", "wrong"), "unknown user"),
+        (("gone", PASSWORD), "user is disabled"),
+        (("bound", PASSWORD), "user may not be used by this client"),
+    ],
+)
+async def test_the_record_says_why_a_user_was_refused(issuer, user, reason):
+    with capture_logs() as logs:
+        await issuer.password_token(*user, realm="services")
+    assert [entry["reason"] for entry in logs if entry["event"] == "token_refused"] == [reason]
+
+
 async def test_a_secret_typed_in_the_place_of_a_name_is_not_in_the_record(issuer):
     with capture_logs() as logs:
         await issuer.token(GRANT, client=(SECRET, "orders"))
@@ -677,7 +708,7 @@ def sane(answer):
     return True
 
 
-async def test_T16_any_form_gets_a_token_or_an_error_of_ours():
+async def test_T14_T16_any_form_gets_a_token_or_an_error_of_ours():
     import asyncio
 
     async with running(failures_per_client=10_000, failures_per_address=10_000) as issuer:

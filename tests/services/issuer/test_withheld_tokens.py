@@ -130,6 +130,15 @@ async def test_without_any_key_left_it_is_503_everywhere(issuer):
     assert (await issuer.call("GET", "/readyz")).status == 503
 
 
+async def test_readiness_alone_also_sees_that_the_last_key_was_revoked(issuer):
+    kids = list(issuer.issuer.keyring.states(lifetime=HOUR))
+    issuer.revocations.publish(revocations(key(kids[0])))
+    verbose = (await issuer.call("GET", "/readyz?verbose")).json
+    assert "no standby" in verbose["checks"]["keys"]["detail"]
+    issuer.revocations.publish(revocations(key(kids[1])))
+    assert (await issuer.call("GET", "/readyz")).status == 503
+
+
 async def test_a_list_of_any_age_is_obeyed_and_a_stale_one_stops_nothing_else(issuer):
     issuer.revocations.publish(revocations(rule(NOW + HOUR, sub="robot")))
     issuer.clock.advance(hours=0.5)
