@@ -109,3 +109,10 @@ def test_hashes_are_right_when_threads_make_them_at_once():
             threads.map(lambda text: (plan_b_hash(text, salt="s"), token_fingerprint(text, salt=SALT)), texts * 5)
         )
     assert found == expected * 5
+
+
+@given(st.binary(min_size=16, max_size=100), st.text(max_size=300))
+def test_a_fingerprint_is_hmac_sha256_for_salts_of_any_length(salt: bytes, text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    message = b"token\x00\x00\x00\x00\x05token" + len(data).to_bytes(4, "big") + data
+    assert token_fingerprint(text, salt=salt) == hmac.digest(salt, message, "sha256")[:16]
