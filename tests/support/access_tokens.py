@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tokenry.jose import jws
@@ -25,36 +26,60 @@ def changed(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in (members | changes).items() if value is not ABSENT}
 
 
-def claims(**changes: Any) -> dict[str, Any]:
-    """Return the claims of a good token with *changes*."""
-    good = {
-        "iss": ISSUER,
-        "sub": "stock",
-        "aud": AUDIENCE,
-        "client_id": "stock",
-        "azp": "stock",
-        "exp": NOW + LIFETIME,
-        "iat": NOW,
-        "jti": "MTIzNDU2Nzg5MGFiY2RlZg",
-        "scope": "orders.read orders.write",
-        "realm": "/services",
-    }
-    return changed(good, changes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forge:
+    """
+    What it takes to make tokens of an issuer, well-formed or not, with its own signature.
+
+    Attributes:
+        issuer: The issuer identifier.
+        audience: Whom good tokens are for.
+        key: The issuer's signing key.
+        now: When good tokens are issued, Unix seconds.
+        lifetime: How long good ones live: the longest that the issuer's validators allow.
+        client: Subject and client of good ones.
+    """
+
+    issuer: str
+    audience: str
+    key: PrivateKey
+    now: int
+    lifetime: int
+    client: str = "stock"
+
+    def claims(self, **changes: Any) -> dict[str, Any]:
+        """Return the claims of a good token with *changes*."""
+        good = {
+            "iss": self.issuer,
+            "sub": self.client,
+            "aud": self.audience,
+            "client_id": self.client,
+            "azp": self.client,
+            "exp": self.now + self.lifetime,
+            "iat": self.now,
+            "jti": "MTIzNDU2Nzg5MGFiY2RlZg",
+            "scope": "orders.read orders.write",
+            "realm": "/services",
+        }
+        return changed(good, changes)
+
+    def header(self, key: PrivateKey | None = None, **changes: Any) -> dict[str, Any]:
+        """Return the header of a good token with *changes*."""
+        return changed({"alg": "ES256", "kid": (key or self.key).kid, "typ": "at+jwt"}, changes)
+
+    def signed(self, header_bytes: bytes, payload: bytes, *, key: PrivateKey | None = None) -> str:
+        """Return the two signed with *key*, whatever the header says."""
+        signing_input = f"{b64url_encode(header_bytes)}.{b64url_encode(payload)}"
+        return f"{signing_input}.{b64url_encode((key or self.key).sign(signing_input.encode()))}"
+
+    def token(self, *, key: PrivateKey | None = None, head: dict[str, Any] | None = None, **changes: Any) -> str:
+        """Return a token with changed claims, and with *head* changed in its header, signed with *key*."""
+        if head is None:
+            return jws.sign({"typ": "at+jwt"}, dump_json(self.claims(**changes)), key or self.key)
+        return self.signed(dump_json(self.header(key, **head)), dump_json(self.claims(**changes)), key=key)
 
 
-def header(key: PrivateKey = KEY, **changes: Any) -> dict[str, Any]:
-    """Return the header of a good token with *changes*."""
-    return changed({"alg": "ES256", "kid": key.kid, "typ": "at+jwt"}, changes)
+FORGE: Final = Forge(issuer=ISSUER, audience=AUDIENCE, key=KEY, now=NOW, lifetime=LIFETIME)
+"""The one whose tokens most tests use."""
 
-
-def signed(header_bytes: bytes, payload: bytes, *, key: PrivateKey = KEY) -> str:
-    """Return the two signed with *key*, whatever the header says."""
-    signing_input = f"{b64url_encode(header_bytes)}.{b64url_encode(payload)}"
-    return f"{signing_input}.{b64url_encode(key.sign(signing_input.encode()))}"
-
-
-def token(*, key: PrivateKey = KEY, head: dict[str, Any] | None = None, **changes: Any) -> str:
-    """Return a token with changed claims, and with *head* changed in its header, signed with *key*."""
-    if head is None:
-        return jws.sign({"typ": "at+jwt"}, dump_json(claims(**changes)), key)
-    return signed(dump_json(header(key, **head)), dump_json(claims(**changes)), key=key)
+claims, header, signed, token = FORGE.claims, FORGE.header, FORGE.signed, FORGE.token
