@@ -185,7 +185,11 @@ class Issuer:
             instruments=self.instruments,
         )
         self.instruments.watch(
-            credentials=self.credentials, keyring=self.keyring, checks=self._checks, lifetime=self._lifetime
+            credentials=self.credentials,
+            keyring=self.keyring,
+            checks=self._checks,
+            revocations=revocations,
+            lifetime=self._lifetime,
         )
         self.health.add("credentials", self._check_credentials)
         self.health.add("keys", self._check_keys)
@@ -271,7 +275,12 @@ class Issuer:
     def _check_revocations(self) -> Finding:
         if self.revocations.waiting:
             return failed("the first revocation list is being waited for")
-        age = self.revocations.age()
+        age, current = self.revocations.age(), self.revocations.current()
+        if current is not None and 0 < current.max_token_lifetime < self._lifetime:
+            return degraded(
+                f"the revocation service keeps revocations for tokens of {current.max_token_lifetime} s, and "
+                f"tokens of {self._lifetime} s are allowed here: give both the same TOKENRY_MAX_TOKEN_LIFETIME"
+            )
         if age is None:
             return degraded("there is no revocation list: tokens are issued without looking at it")
         if age > WARN_LIST_AGE:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
 from tokenry_issuer.key_schedule import KeyState
 from tokenry_issuer.realms import GRANT_TYPES, ClaimsProfile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import Metric
+
     from tokenry.serving.metrics import Metrics
     from tokenry_issuer.credentials import Credentials
+    from tokenry_issuer.issuance import Revocations
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.passwords import SecretChecks
     from tokenry_issuer.realms import Refusal
@@ -98,9 +106,24 @@ class Instruments:
         """Count an event of the revocations' reader."""
         self._list_events.labels(kind, reason).inc()
 
-    def watch(self, *, credentials: Credentials, keyring: Keyring, checks: SecretChecks, lifetime: int) -> None:
+    def watch(
+        self,
+        *,
+        credentials: Credentials,
+        keyring: Keyring,
+        checks: SecretChecks,
+        revocations: Revocations,
+        lifetime: int,
+    ) -> None:
         """Show what is in force, read when the metrics are."""
         gauge = self.metrics.gauge
+        self.metrics.register(KeyExpiries(keyring, lifetime=lifetime))
+        if revocations.configured:
+            gauge(
+                "tokenry_revocation_list_age_seconds",
+                "Age of the revocation list that decides what is not issued; NaN before the first.",
+                function=lambda: math.nan if (age := revocations.age()) is None else age,
+            )
         gauge(
             "tokenry_credentials_age_seconds",
             "Seconds since all credentials were last confirmed; NaN before the first time.",
@@ -116,6 +139,11 @@ class Instruments:
             "Slow checks of secrets running or waiting.",
             function=lambda: checks.waiting,
         )
+        gauge(
+            "tokenry_secret_checks_capacity",
+            "Slow checks of secrets that may run or wait at most; more are refused.",
+            function=lambda: checks.capacity,
+        )
         for state in KeyState:
             gauge(
                 f"tokenry_signing_keys_{state}",
@@ -129,3 +157,23 @@ class Instruments:
             "What is wrong with the schedule of the signing keys.",
             function=lambda: len(keyring.faults(lifetime=lifetime)),
         )
+
+
+class KeyExpiries(Collector):
+    """When each signing key leaves the JWK Set. A kid is a thumbprint of ours, and there are a handful of keys."""
+
+    def __init__(self, keyring: Keyring, *, lifetime: int) -> None:
+        """Read from *keyring*; *lifetime* is that of the longest token, in seconds."""
+        self._keyring = keyring
+        self._lifetime = lifetime
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        family = GaugeMetricFamily(
+            "tokenry_signing_key_expiry_timestamp_seconds",
+            "Unix time at which a signing key that is not revoked leaves the JWK Set.",
+            labels=["kid"],
+        )
+        for kid, (_, times) in sorted(self._keyring.states(lifetime=self._lifetime).items()):
+            family.add_metric([kid], times.retire_at)
+        yield family

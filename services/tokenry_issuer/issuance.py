@@ -8,7 +8,8 @@ Issuing a token: the whole way of one token request, in numbered steps.
 5. the client may use the grant; for the password grant the user authenticates too;
 6. scopes and targets are decided;
 7. a key can sign, else 503;
-8. no revocation in force would hit the token, else 503: it would be born dead;
+8. no revocation in force would hit the token, else 503: it would be born dead; and revocations are kept
+   for as long as it lives;
 9. it is signed.
 
 Every request leaves one audit record, of a token issued or of the refusal. It names clients and users that
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 RETRY_NOT_LOADED = 5  # seconds: the pace of the refreshes at start
 RETRY_NO_KEY = 5
+RETRY_RETENTION = 60  # seconds: somebody has to change a setting
 RETRY_REVOKED = 3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
 FIRST_LIST_WAIT = 10.0  # seconds at start for which a fresh revocation list is waited for
 FRESH_LIST_AGE = 60.0  # seconds; a list kept over a restart may be older
@@ -243,6 +245,7 @@ class TokenIssuance:
         revocations = self._revocations.current()
         if revocations is not None:
             self._keyring.obey(revocations)
+            self._check_retention(grant, revocations)
         # 7. a key
         key = self._keyring.signer(lifetime=grant.lifetime)
         if key is None:
@@ -255,6 +258,14 @@ class TokenIssuance:
             self._judge(claims, kid=key.times.kid, revocations=revocations, now=now)
         # 9. sign
         return minting.sign(claims, grant=grant, signer=key.private)
+
+    def _check_retention(self, grant: grants.Grant, revocations: RevocationList) -> None:
+        # A revocation that is forgotten before its token expires would revive it.
+        if 0 < revocations.max_token_lifetime < grant.lifetime:
+            self._instruments.withheld()
+            raise temporarily_unavailable(
+                "revocations are not kept for as long as this token would live", retry_after=RETRY_RETENTION
+            )
 
     def _judge(self, claims: dict[str, Any], *, kid: str, revocations: RevocationList, now: float) -> None:
         # A fresh random id cannot have been revoked; rules and keys can.

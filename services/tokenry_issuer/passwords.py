@@ -113,6 +113,11 @@ class SecretChecks:
         """How many slow checks are running or waiting."""
         return len(self._in_flight)
 
+    @property
+    def capacity(self) -> int:
+        """How many may run or wait at most; one more is refused."""
+        return self._slots
+
     async def verify(self, secret: Secret, stored: Sequence[StoredHash], *, subject: str, decoy: Decoy) -> None:
         """
         Return when *secret* matches one of the *stored* hashes.

@@ -130,6 +130,16 @@ async def test_without_any_key_left_it_is_503_everywhere(issuer):
     assert (await issuer.call("GET", "/readyz")).status == 503
 
 
+async def test_a_token_that_would_outlive_the_memory_of_its_revocation_is_not_issued(issuer):
+    short = RevocationList.of((), salts={"1": SALT}, epoch=1, max_token_lifetime=600)
+    issuer.revocations.publish(short)
+    assert await withheld(issuer)
+    assert (await issuer.token({**GRANT, "realm": "plan-b"})).json["expires_in"] == 600
+    verbose = (await issuer.call("GET", "/readyz?verbose")).json["checks"]["revocations"]
+    assert verbose["status"] == "degraded"
+    assert "TOKENRY_MAX_TOKEN_LIFETIME" in verbose["detail"]
+
+
 async def test_readiness_alone_also_sees_that_the_last_key_was_revoked(issuer):
     kids = list(issuer.issuer.keyring.states(lifetime=HOUR))
     issuer.revocations.publish(revocations(key(kids[0])))
