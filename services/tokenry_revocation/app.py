@@ -134,9 +134,18 @@ def create_app(
         "Seconds since the moment up to which the published list is complete.",
         function=feed.age,
     )
+    metrics.gauge(
+        "tokenry_store_clock_offset_seconds",
+        "By how much our clock is ahead of the store's; NaN where the store has none of its own.",
+        function=lambda: _clock_offset(store),
+    )
     health.on_drain(feed.drain)
     app.cleanup_ctx.append(_background(service, store))
     return app
+
+
+def _clock_offset(store: OpeningStore) -> float:
+    return math.nan if (offset := store.clock_offset) is None else offset
 
 
 def needed_retention(settings: Settings) -> int:

@@ -18,7 +18,7 @@ from tokenry.sources.revocations import RevocationSource
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
 from tokenry_tokeninfo.app import SERVICE, create_app
-from tokenry_tokeninfo.measures import SourceCollector
+from tokenry_tokeninfo.measures import Propagation, SourceCollector
 from tokenry_tokeninfo.outgoing import HttpCalls
 from tokenry_tokeninfo.settings import Settings, read_trusted_issuers
 
@@ -41,12 +41,16 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
             if event.kind is EventKind.METADATA:
                 revocations.wake()
 
+        def heard(event: SourceEvent) -> None:
+            propagation.heard(event, revocations.snapshot())
+
         own = _own_keys(settings, clock, on_event=found)
         keys = KeySources([own, *_other_keys(settings, clock)])
-        revocations = _revocations(settings, clock, own)
+        revocations = _revocations(settings, clock, own, on_event=heard)
         validator = TokenValidator.from_sources(policy_of(settings), keys=keys, revocations=revocations, clock=clock)
         calls = HttpCalls()
         app = create_app(settings, clock=clock, validation=validator, keys=keys, revocations=revocations, calls=calls)
+        propagation = Propagation(app[METRICS], clock=clock)
         app[METRICS].register(
             SourceCollector(
                 {
@@ -109,7 +113,7 @@ def _other_keys(settings: Settings, clock: SystemClock) -> list[KeySource]:
     ]
 
 
-def _revocations(settings: Settings, clock: SystemClock, own: KeySource) -> RevocationSource:
+def _revocations(settings: Settings, clock: SystemClock, own: KeySource, *, on_event: OnEvent) -> RevocationSource:
     """Return the source of the list: where the settings say, else where the issuer's metadata say."""
 
     def discovered() -> str | None:
@@ -124,6 +128,7 @@ def _revocations(settings: Settings, clock: SystemClock, own: KeySource) -> Revo
         refuse_age_seconds=settings.list_refuse_age,
         fetcher=_fetcher(settings),
         clock=clock,
+        on_event=on_event,
     )
 
 

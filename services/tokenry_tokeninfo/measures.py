@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from tokenry.errors import InsufficientScope, InvalidToken, Reason, ValidatorNotReady
+from tokenry.sources.events import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
     from tokenry.jose.jwks import KeySet
     from tokenry.revocation.lists import RevocationList
     from tokenry.serving.metrics import Metrics
-    from tokenry.sources.events import SourceCounters
-    from tokenry.validation.snapshots import SnapshotSource
+    from tokenry.sources.events import SourceCounters, SourceEvent
+    from tokenry.validation.snapshots import Snapshot, SnapshotSource
 
 # A remembered signature takes a few microseconds, a verification some 100, waiting for a key up to 1 s.
 VALIDATION_BUCKETS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 0.1, 1.0)
+
+
+# The promise is 31 s; with a held request it is under one second, but the bound below counts the holding, too.
+PROPAGATION_BUCKETS = (1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 28.0, 31.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
 
 
 class Result(StrEnum):
@@ -159,3 +164,31 @@ class SourceCollector(Collector):
                 rejected.add_metric([reason], count)
             yield polls
             yield rejected
+
+
+class Propagation:
+    """
+    How long revocations take to be in force here, as far as a reader can know.
+
+    An entry does not say when it was made. But it was not in the list before, which was complete up to its
+    `as_of`: so no more than what has passed since then. That is an upper bound, and the promise is checked
+    against it; where requests are held open it also counts the quiet time before the revocation was made.
+    """
+
+    def __init__(self, metrics: Metrics, *, clock: Clock) -> None:
+        """Add the histogram to *metrics*."""
+        self._clock = clock
+        self._complete_to: float | None = None
+        self._seconds = metrics.histogram(
+            "tokenry_revocation_propagation_seconds",
+            "At most so long did new revocations take to be enforced here: since the list before was complete.",
+            buckets=PROPAGATION_BUCKETS,
+        )
+
+    def heard(self, event: SourceEvent, held: Snapshot[RevocationList] | None) -> None:
+        """Take note of *event* of the list's source, which holds *held* now; called in the source's thread."""
+        before = self._complete_to
+        if held is not None:
+            self._complete_to = held.as_of
+        if event.kind is EventKind.LOADED and event.applied and before is not None:
+            self._seconds.observe(max(0.0, self._clock.now() - before))

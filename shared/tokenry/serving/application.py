@@ -132,6 +132,7 @@ def create_base_app(
     app = web.Application(middlewares=[around], client_max_size=max_body_bytes)
     app[SERVICE], app[CLOCK], app[HEALTH] = service, clock, health
     app[METRICS], app[SETTINGS] = metrics, settings
+    metrics.watch(clock=clock, ready=lambda: health.report().ready)
     app.on_response_prepare.append(_finish_headers)
     app.cleanup_ctx.append(_measure_loop_lag)
     add_operations_routes(app, with_metrics=settings.metrics_listen_address is None)

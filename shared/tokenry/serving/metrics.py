@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.registry import Collector
 
+    from tokenry.clock import Clock
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # A local validation takes well under a millisecond, a password hash some 100 ms, a held poll up to 50 s.
 REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -67,6 +69,17 @@ class Metrics:
         self.unhandled = self.counter("tokenry_unhandled_errors", "Requests answered 500 by a fault of ours.")
         self.loop_lag = self.gauge(
             "tokenry_event_loop_lag_seconds", "By how much the last timer of the event loop was late."
+        )
+
+    def watch(self, *, clock: Clock, ready: Callable[[], bool]) -> None:
+        """Show *clock* as it stands and whether the service is *ready*, both read when the metrics are."""
+        self.gauge(
+            "tokenry_clock_timestamp_seconds",
+            "Unix time of this machine's clock when the metrics were read.",
+            function=clock.now,
+        )
+        self.gauge(
+            "tokenry_ready", "1 while the service says that it can do its job, else 0.", function=lambda: float(ready())
         )
 
     def counter(self, name: str, documentation: str, *, labels: Sequence[str] = ()) -> Counter:

@@ -370,3 +370,9 @@ async def test_metrics_show_age_rules_and_the_stores_time(world, service):
     assert "tokenry_revocation_list_age_seconds 2.0" in metrics
     assert 'tokenry_store_operation_duration_seconds_count{operation="append",store="sqlite"} 1.0' in metrics
     assert ISSUER not in metrics
+
+
+async def test_metrics_show_by_how_much_our_clock_is_ahead_of_the_stores(world, service):
+    assert b"tokenry_store_clock_offset_seconds NaN" in (await service.get("/metrics")).body
+    world.store.clock_offset = 1.5
+    assert b"tokenry_store_clock_offset_seconds 1.5" in (await service.get("/metrics")).body

@@ -66,6 +66,7 @@ def test_it_finds_keys_and_list_by_itself_and_enforces_a_revocation(platform):
         metrics = call("GET", f"{url}/metrics").body.decode()
         assert 'tokenry_jwks_poll_total{result="200"}' in metrics
         assert 'tokenry_revocation_poll_total{result="200"}' in metrics
+        assert "tokenry_revocation_propagation_seconds_count 1.0" in metrics
         process.terminate()
         out, err = process.communicate(timeout=10)
         assert (process.returncode, err) == (0, "")
