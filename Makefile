@@ -116,6 +116,10 @@ imports: setup  ## Check the import contracts: who may import whom, and what the
 docs-test: setup  ## Check the repository and its documents: links, settings, targets, locked requirements
 	@$(PY) -m pytest tests/architecture $(ARGS)
 
+.PHONY: docs
+docs: setup  ## Write the pages that are made from the code: settings, metrics, endpoints, the map
+	@$(PY) -m tests.support.documentation
+
 .PHONY: clean
 clean:  ## Remove .venv and everything generated (not the cache of Cassandra's jars)
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.* htmlcov

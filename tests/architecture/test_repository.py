@@ -85,9 +85,7 @@ def test_no_lock_that_names_hosts_is_committed() -> None:
 
 
 def test_nobody_is_told_to_install_a_name_that_anyone_could_register() -> None:
-    told = re.compile(
-        r"\b(?:pip|uv|pipx) +(?:tool +)?(?:install|add)(?: +-\S+)* +['\"]?tokenry\b|\buvx +tokenry\b"
-    )
+    told = re.compile(r"\b(?:pip|uv|pipx) +(?:tool +)?(?:install|add)(?: +-\S+)* +['\"]?tokenry\b|\buvx +tokenry\b")
     assert [relative(path) for path in FILES if told.search(text_of(path))] == []
 
 

@@ -5,16 +5,31 @@ The reference pages that are made from the code: settings, metrics and endpoints
 added, renamed or removed without its documentation.
 """
 
+import ast
+import asyncio
+import importlib
 import re
+import sys
+import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from tokenry.serving.keys import METRICS
 from tokenry.serving.settings import ServiceSettings, describe
+from tokenry_cli.dev import Addresses, services
+from tokenry_cli.dev_folder import DevFolder
+from tokenry_cli.dev_registry import prepare
+from tokenry_cli.processes import Service
+from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.settings import Settings as IssuerSettings
+from tokenry_revocation.openapi import OPENAPI
 from tokenry_revocation.settings import Settings as RevocationSettings
+from tokenry_tokeninfo.openapi import document
 from tokenry_tokeninfo.settings import Settings as TokeninfoSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +39,7 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "revocation": RevocationSettings,
 }
 # Metrics of the process and of the interpreter, which prometheus-client documents itself.
+_METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
 _FOREIGN_METRICS = ("process_", "python_")
 
 
@@ -105,11 +121,85 @@ def endpoints_page(documents: Mapping[str, Mapping[str, Any]]) -> str:
     for role, document in documents.items():
         lines += ["", f"## {role}", "", "| method and path | |", "|---|---|"]
         for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                if method in {"get", "post", "put", "patch", "delete", "head", "options"}:
-                    lines.append(f"| `{method.upper()} {path}` | {_cell(operation.get('summary', ''))} |")
+            summaries = {
+                name: operation.get("summary", "") for name, operation in operations.items() if name in _METHODS
+            }
+            if len(summaries) == len(_METHODS):
+                summaries = {"any": summaries["get"]}
+            for method, summary in summaries.items():
+                lines.append(f"| `{method.upper()} {path}` | {_cell(summary)} |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+def module_map() -> str:
+    """Return the map of ARCHITECTURE.md: every module with its own first sentence."""
+    lines = []
+    for folder in sorted({path.parent for path in _modules()}):
+        lines += ["", f"**{folder.relative_to(ROOT)}**", "", "| module | |", "|---|---|"]
+        for path in sorted(each for each in _modules() if each.parent == folder):
+            sentence = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+            lines.append(f"| [{path.name}]({path.relative_to(ROOT)}) | {_cell(sentence)} |")
+    return "\n".join([*lines, ""])
+
+
+def _modules() -> list[Path]:
+    roots = (ROOT / "shared", ROOT / "services")
+    return [path for root in roots for path in root.rglob("*.py") if path.name != "__init__.py"]
+
+
+def with_map(text: str) -> str:
+    """Return *text* with the map between its two marks made anew."""
+    before, mark, rest = text.partition("<!-- map -->\n")
+    _, end, after = rest.partition("<!-- /map -->")
+    return f"{before}{mark}{module_map()}\n{end}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """Return every generated page and what has to be in it."""
+    architecture = ROOT / "ARCHITECTURE.md"
+    return {
+        ROOT / "docs" / "settings.md": settings_page(),
+        ROOT / "docs" / "metrics.md": metrics_page(
+            {role: app[METRICS].registry for role, app in applications().items()}
+        ),
+        ROOT / "docs" / "endpoints.md": endpoints_page(openapi_documents()),
+        architecture: with_map(architecture.read_text()),
+    }
+
+
+def openapi_documents() -> dict[str, Mapping[str, Any]]:
+    """Return the services' OpenAPI documents."""
+    return {"issuer": openapi_document("https://issuer.example"), "tokeninfo": document(), "revocation": OPENAPI}
+
+
+def applications() -> dict[str, web.Application]:
+    """Return the three services' applications, composed as `tokenry dev` does and never started."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = DevFolder(Path(root) / "state")
+        with folder.locked():
+            identities = folder.identities()
+            prepare(folder, identities, now=time.time())
+            plan = services(folder, Addresses.on(9080), identities)
+            return {service.name: asyncio.run(_compose(service)) for service in plan}
+
+
+async def _compose(service: Service) -> web.Application:
+    root = importlib.import_module(f"{service.module}.__main__")
+    settings_class = getattr(root, "CheckedSettings", root.Settings)
+    app: web.Application = root.compose(settings_class.from_environment(service.environment))()
+    return app
+
+
+def main() -> None:
+    """Write the pages."""
+    for path, content in pages().items():
+        path.write_text(content)
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()
