@@ -118,9 +118,9 @@ def endpoints_page(documents: Mapping[str, Mapping[str, Any]]) -> str:
         "also have `/healthz` (alive), `/readyz` (can do its job; `?verbose` says why not), `/metrics` and",
         "`/openapi.json`.",
     ]
-    for role, document in documents.items():
+    for role, described in documents.items():
         lines += ["", f"## {role}", "", "| method and path | |", "|---|---|"]
-        for path, operations in document["paths"].items():
+        for path, operations in described["paths"].items():
             summaries = {
                 name: operation.get("summary", "") for name, operation in operations.items() if name in _METHODS
             }

@@ -52,7 +52,7 @@ class Deployment:
     def use_s3(self, server: "S3Server", client: "S3Client") -> None:
         """Put the folder's content into a bucket of *server*, and read it from there."""
         bucket = f"tokenry-credentials-{uuid.uuid4().hex[:8]}"
-        client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": server.region})
+        client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         root = self._folder.credentials
         for path in (file for file in root.rglob("*.json") if file.is_file()):
             client.put_object(Bucket=bucket, Key=f"v1/{path.relative_to(root).as_posix()}", Body=path.read_bytes())
