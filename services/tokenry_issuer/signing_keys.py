@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import parse_json_object
 from tokenry.jose.jwk import BadSignature, PrivateKey, PublicKey, thumbprint
+from tokenry.jose.probe import check_key
 from tokenry.jose.sealing import Sealed, UnsealingFailed
 from tokenry_issuer.fields import Fields
 from tokenry_issuer.key_schedule import KeyTimes
@@ -26,11 +27,10 @@ from tokenry_issuer.realms import Refusal, RefusedObject
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tokenry.jose.sealing import EnvelopeKey
+from tokenry.jose.sealing import EnvelopeKey
 
 KEYS_PREFIX = "keys/"
 FORMAT_VERSION = 1
-_PROBE = b"this key signs and verifies"
 
 
 class KeyUse(StrEnum):
@@ -129,8 +129,7 @@ def open_key(stored: StoredKey, *, envelope: EnvelopeKey) -> SigningKey:
         private = PrivateKey.from_pkcs8_der(plain)
         public = PublicKey.from_jwk({**stored.public_jwk, "kid": stored.kid})
         _check_halves(stored, private)
-        private.public.verify(_PROBE, private.sign(_PROBE), low_s=True)
-        public.verify(_PROBE, private.sign(_PROBE), low_s=True)
+        check_key(private, public)
     except UnsealingFailed:
         raise RefusedObject(Refusal.MALFORMED, "a key does not open: is it sealed with another envelope key?") from None
     except (ProtocolError, BadSignature, ValueError):
