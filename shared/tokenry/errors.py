@@ -71,7 +71,7 @@ class Reason(StrEnum):
     UNCONFIRMED = "unconfirmed"
 
 
-class InvalidToken(TokenryError):  # noqa: N818 -- public name, the RFC 6750 code `invalid_token`
+class InvalidToken(TokenryError):
     """
     The access token must not be acted upon (RFC 6750 section 3.1, `invalid_token`, 401).
 
@@ -99,7 +99,7 @@ class UnknownKey(InvalidToken):
         super().__init__(Reason.UNKNOWN_KEY)
 
 
-class InsufficientScope(TokenryError):  # noqa: N818 -- public name, the RFC 6750 code
+class InsufficientScope(TokenryError):
     """
     The token is good and lacks scopes (RFC 6750 section 3.1, `insufficient_scope`, 403).
 
@@ -122,7 +122,7 @@ class Unready(StrEnum):
     LIST_TOO_OLD = "list_too_old"
 
 
-class ValidatorNotReady(TokenryError):  # noqa: N818 -- public name of the library
+class ValidatorNotReady(TokenryError):
     """
     The validator cannot tell: no keys, no list, or a list older than its limit (503).
 

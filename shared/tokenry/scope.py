@@ -17,7 +17,7 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 MAX_SCOPE_TOKENS = 256  # a token of 8 KiB cannot carry more scopes of a useful length
 
 
-class InvalidScope(TokenryError):  # noqa: N818 -- the RFC 6749 code `invalid_scope`
+class InvalidScope(TokenryError):
     """A scope is not of the grammar of RFC 6749 section 3.3."""
 
 
