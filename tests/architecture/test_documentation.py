@@ -17,7 +17,9 @@ def pages() -> Mapping[Path, str]:
     return documentation.pages()
 
 
-@pytest.mark.parametrize("name", ["docs/settings.md", "docs/metrics.md", "docs/endpoints.md", "ARCHITECTURE.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/settings.md", "docs/metrics.md", "docs/endpoints.md", "docs/standards.md", "ARCHITECTURE.md"]
+)
 def test_the_pages_made_from_the_code_are_up_to_date(pages: Mapping[Path, str], name: str) -> None:
     path = documentation.ROOT / name
     assert path.read_text() == pages[path], f"{name} is out of date: run `make docs`"

@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from tests.support.rules import rules_page
 from tokenry.serving.keys import METRICS
 from tokenry.serving.settings import ServiceSettings, describe
 from tokenry_cli.dev import Addresses, services
@@ -151,23 +152,24 @@ def _modules() -> list[Path]:
     return [path for root in roots for path in root.rglob("*.py") if path.name != "__init__.py"]
 
 
-def with_map(text: str) -> str:
-    """Return *text* with the map between its two marks made anew."""
-    before, mark, rest = text.partition("<!-- map -->\n")
-    _, end, after = rest.partition("<!-- /map -->")
-    return f"{before}{mark}{module_map()}\n{end}{after}"
+def replaced(text: str, mark: str, content: str) -> str:
+    """Return *text* with *content* between the two comments named *mark*."""
+    before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    return f"{before}{begin}{content}\n{end}{after}"
 
 
 def pages() -> dict[Path, str]:
     """Return every generated page and what has to be in it."""
-    architecture = ROOT / "ARCHITECTURE.md"
+    architecture, standards = ROOT / "ARCHITECTURE.md", ROOT / "docs" / "standards.md"
     return {
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "docs" / "metrics.md": metrics_page(
             {role: app[METRICS].registry for role, app in applications().items()}
         ),
         ROOT / "docs" / "endpoints.md": endpoints_page(openapi_documents()),
-        architecture: with_map(architecture.read_text()),
+        architecture: replaced(architecture.read_text(), "map", module_map()),
+        standards: replaced(standards.read_text(), "rules", rules_page(ROOT / "tests")),
     }
 
 
