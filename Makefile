@@ -113,8 +113,8 @@ imports: setup  ## Check the import contracts: who may import whom, and what the
 	@$(BIN)/lint-imports --no-cache
 
 .PHONY: docs-test
-docs-test: setup  ## Check the repository and its documents: links, settings, targets, locked requirements
-	@$(PY) -m pytest tests/architecture $(ARGS)
+docs-test: setup  ## Check documents, links, settings, targets, locked requirements, and what is deployed
+	@$(PY) -m pytest tests/architecture tests/deploy -m "not processes and not cassandra and not system_packages" $(ARGS)
 
 .PHONY: docs
 docs: setup  ## Write the pages that are made from the code: settings, metrics, endpoints, the map
