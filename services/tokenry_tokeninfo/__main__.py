@@ -163,6 +163,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         service=SERVICE,
         settings_class=Settings,
         compose=compose,
+        module="tokenry_tokeninfo",
     )
 
 

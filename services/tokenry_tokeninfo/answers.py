@@ -7,8 +7,9 @@ Consumers look at every member: `scope` is an array, `access_token` is what they
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+import math
+from json.encoder import encode_basestring_ascii as _json
+from typing import TYPE_CHECKING
 
 from tokenry.jose.encoding import dump_json
 
@@ -39,6 +40,31 @@ NO_TOKEN_BODY = dump_json({"error": "invalid_request", "error_description": ACCE
 INVALID_TOKEN_BODY = dump_json({"error": "invalid_token", "error_description": ACCESS_TOKEN_NOT_VALID})
 
 
+def token_info_parts(token: str, info: TokenInfo) -> tuple[bytes, bytes]:
+    """
+    Return what stands before and after the seconds of `expires_in` in the body for a good token.
+
+    Args:
+        token: As received.
+        info: What it says.
+    """
+    scopes = sorted(info.scope)
+    before = (
+        f'{{"access_token":{_json(token)},"uid":{_json(info.sub)},"realm":{_json(info.realm or "")},'
+        f'"scope":[{",".join(map(_json, scopes))}],"grant_type":"{GRANT_TYPE}","token_type":"Bearer","expires_in":'
+    )
+    after = [f',"iss":{_json(info.iss)}']
+    if info.client_id is not None:
+        after.append(f'"client_id":{_json(info.client_id)}')
+    if info.jti is not None:
+        after.append(f'"jti":{_json(info.jti)}')
+    aud = info.claims.get("aud")
+    if aud is not None:
+        after.append(f'"aud":{_json(aud) if type(aud) is str else "[" + ",".join(map(_json, aud)) + "]"}')
+    after += [f"{_json(name)}:true" for name in scopes if name not in _RESERVED]
+    return before.encode("ascii"), (",".join(after) + "}").encode("ascii")
+
+
 def token_info_body(token: str, info: TokenInfo, *, now: float) -> bytes:
     """
     Return the body for a good token.
@@ -48,25 +74,10 @@ def token_info_body(token: str, info: TokenInfo, *, now: float) -> bytes:
         info: What it says.
         now: Unix seconds.
     """
-    scopes = sorted(info.scope)
-    members: dict[str, Any] = {
-        "access_token": token,
-        "uid": info.sub,
-        "realm": info.realm or "",
-        "scope": scopes,
-        "grant_type": GRANT_TYPE,
-        "token_type": "Bearer",
-        "expires_in": max(0, int(info.exp - now)),
-        "iss": info.iss,
-    }
-    if info.client_id is not None:
-        members["client_id"] = info.client_id
-    if info.jti is not None:
-        members["jti"] = info.jti
-    aud = info.claims.get("aud")
-    if aud is not None:
-        members["aud"] = aud
-    for name in scopes:
-        if name not in _RESERVED:
-            members[name] = True
-    return json.dumps(members, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    before, after = token_info_parts(token, info)
+    return b"%b%d%b" % (before, seconds_left(info, now=now), after)
+
+
+def seconds_left(info: TokenInfo, *, now: float) -> int:
+    """Return the whole seconds that the token lives on at *now* (Unix seconds)."""
+    return max(0, info.exp - math.ceil(now))

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Finding, Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
+from tokenry.serving.quick import QUICK
 from tokenry.serving.rate_limit import TokenBuckets
 from tokenry_tokeninfo.callers import ClientExchange
 from tokenry_tokeninfo.handlers import Handlers, add_list_stamp
 from tokenry_tokeninfo.measures import Measures
 from tokenry_tokeninfo.openapi import document
+from tokenry_tokeninfo.ports import Refusals
+from tokenry_tokeninfo.quick import Quick
 from tokenry_tokeninfo.settings import read_audiences
 from tokenry_tokeninfo.upstream import Upstream
 
@@ -63,13 +66,14 @@ def create_app(
     )
     health.add("keys", keys_check(keys, clock))
     health.add("revocations", revocations_check(revocations, clock, settings))
+    measures, refusals = Measures(metrics, clock=clock, keys=keys, revocations=revocations), Refusals()
     handlers = Handlers(
         issuer=settings.issuer_identifier,
         clock=clock,
         validation=validation,
         keys=keys,
         revocations=revocations,
-        measures=Measures(metrics, clock=clock, keys=keys, revocations=revocations),
+        measures=measures,
         exchange=ClientExchange(
             token_url=settings.token_endpoint,
             calls=calls,
@@ -80,7 +84,18 @@ def create_app(
         introspection_limit=TokenBuckets(rate=settings.introspection_rate, burst=settings.introspection_burst),
         introspection_audiences=read_audiences(settings.introspection_audiences),
         upstream=_upstream(settings, calls=calls, clock=clock),
+        refusals=refusals,
     )
+    if settings.log_level != "debug":  # which logs every request, by itself
+        app[QUICK] = Quick(
+            clock=clock,
+            validation=validation,
+            revocations=revocations,
+            metrics=metrics,
+            measures=measures,
+            health=health,
+            refusals=refusals,
+        )
     _add_routes(app, handlers)
     app.on_response_prepare.append(add_list_stamp)
     return app

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_tokeninfo.callers import ClientExchange
     from tokenry_tokeninfo.measures import Measures
-    from tokenry_tokeninfo.ports import Validation
+    from tokenry_tokeninfo.ports import Refusals, Validation
     from tokenry_tokeninfo.upstream import Upstream
 
 LIST_STAMP = web.RequestKey("list_stamp", str)
@@ -80,8 +80,10 @@ class Handlers:
         introspection_limit: TokenBuckets,
         introspection_audiences: Mapping[str, frozenset[str]],
         upstream: Upstream | None,
+        refusals: Refusals,
     ) -> None:
         """See `tokenry_tokeninfo.app.create_app`."""
+        self._refusals = refusals
         self._issuer = issuer
         self._clock = clock
         self._validation = validation
@@ -257,6 +259,9 @@ class Handlers:
     async def _validate(self, token: str, *, audience: str | None, scope: Scope = NO_SCOPE) -> TokenInfo:
         began = self._clock.monotonic()
         try:
+            refused = self._refusals.take(token, audience)
+            if refused is not None:
+                raise refused
             info = await self._validation.avalidate(token, scope=scope, audience=audience)
         except (InvalidToken, InsufficientScope, ValidatorNotReady) as error:
             self._measures.validated(self._clock.monotonic() - began, error)
@@ -268,7 +273,7 @@ class Handlers:
         held = self._revocations.snapshot()
         if held is not None:
             age = held.age(now=self._clock.now(), monotonic=self._clock.monotonic())
-            request[LIST_STAMP] = ListStamp(as_of=held.as_of, age=age).format()
+            request[LIST_STAMP] = ListStamp(as_of=held.as_of, age=age, seq=held.seq).format()
 
 
 async def add_list_stamp(request: web.Request, response: web.StreamResponse) -> None:

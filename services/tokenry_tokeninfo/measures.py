@@ -58,9 +58,9 @@ class Measures:
             labels=("result",),
         )
         self._validations = {str(name): validations.labels(name) for name in (*Result, *Reason)}
-        self._duration = metrics.histogram(
+        self._duration = metrics.loop_histogram(
             "tokenry_validation_duration_seconds", "Time of one validation.", buckets=VALIDATION_BUCKETS
-        )
+        ).labels()
         self.policy_faults = metrics.counter(
             "tokenry_auth_policy_faults",
             "Requests to /auth whose policy was missing or not understood: a gateway is configured wrongly.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from tokenry.errors import TokenryError
+from tokenry.errors import InvalidToken, Reason, TokenryError
 from tokenry.scope import NO_SCOPE
 
 if TYPE_CHECKING:
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 class Validation(Protocol):
     """Judges tokens: `tokenry.token_validator.TokenValidator`."""
 
+    def validate(self, token: str, *, scope: Scope = NO_SCOPE, audience: str | None = None) -> TokenInfo:
+        """
+        Do as `avalidate` does, but never wait.
+
+        Raises:
+            UnknownKey: Its key is not held; it may have been published since.
+        """
+        ...
+
     async def avalidate(self, token: str, *, scope: Scope = NO_SCOPE, audience: str | None = None) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon; waits at most 1 s, for an unknown key.
@@ -28,6 +37,31 @@ class Validation(Protocol):
             ValidatorNotReady: That cannot be told now.
         """
         ...
+
+
+class Refusals:
+    """
+    What was found wrong with a token a moment ago, for the one who answers it.
+
+    Only the last finding is kept: whoever comes too late judges again. Tokens do not get better by waiting, but for
+    those that are not valid yet, which are not noted.
+    """
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._last: tuple[str, str | None, InvalidToken] | None = None
+
+    def note(self, token: str, audience: str | None, refused: InvalidToken) -> None:
+        """Remember that *token* was *refused* for *audience*."""
+        if refused.reason is not Reason.NOT_YET_VALID:
+            self._last = (token, audience, refused)
+
+    def take(self, token: str, audience: str | None) -> InvalidToken | None:
+        """Return and forget what is known of *token* for *audience*."""
+        last, self._last = self._last, None
+        if last is None or last[0] != token or last[1] != audience:
+            return None
+        return last[2]
 
 
 class Unreachable(TokenryError):

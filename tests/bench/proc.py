@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 _NANOSECONDS = 1e9
@@ -10,7 +9,9 @@ _NANOSECONDS = 1e9
 
 def tree(pid: int) -> list[int]:
     """Return *pid* and all its descendants."""
-    parents = {each: _parent(each) for each in map(int, filter(str.isdigit, os.listdir("/proc")))}
+    parents = {
+        each: _parent(each) for each in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    }
     found = {pid}
     while new := {each for each, parent in parents.items() if parent in found} - found:
         found |= new

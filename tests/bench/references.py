@@ -4,6 +4,7 @@ What the services are compared to, each a process of its own: `python -m tests.b
 * `aiohttp`: a handler on uvloop that answers a finished body of so many bytes, and does nothing else.
 * `protocol`: an `asyncio.Protocol` on uvloop that looks for the end of a head and writes a finished answer. It parses
   nothing (httptools is not among the locked requirements), so no HTTP server in Python can be faster.
+* `verifying`: the first, with one bare verification by the cryptography in the handler.
 * `service` and `protected`: an aiohttp service without and with `auth_middleware` (BYTES is then the platform's URL).
 """
 
@@ -11,19 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import TYPE_CHECKING
 
 import uvloop
 from aiohttp import web
 
+from tests.bench.in_process import bare_verify
+from tests.support.access_tokens import token
 from tokenry.aiohttp import TOKEN, auth_middleware
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def bare(size: int) -> web.Application:
+
+def bare(size: int, *, verify: Callable[[], object] = lambda: None) -> web.Application:
     body = b"x" * size
 
     async def handler(request: web.Request) -> web.Response:
+        verify()
         if request.method == "POST":
             await request.read()
         return web.Response(body=body, content_type="application/json")
@@ -84,6 +92,8 @@ def main() -> None:
     match name:
         case "aiohttp":
             running = serve(bare(int(last)), port)
+        case "verifying":
+            running = serve(bare(int(last), verify=bare_verify(token())), port)
         case "protocol":
             running = serve_protocol(int(last), port)
         case "service":

@@ -14,8 +14,7 @@ def table(found: dict[str, Any]) -> str:
     """Return the whole table of what was *found*."""
     validation, http = found.get("validation", {}), found.get("http", {})
     lines = [f"{'case':<70}{'CPU µs':>9}{'ratio':>8}{'req/s':>9}{'p50 ms':>8}{'p99':>8}{'p99.9':>8}{'MiB':>7}{'±%':>5}"]
-    for name, value in validation.items():
-        lines.append(f"{name:<70}{value:>9.2f}{value / validation[VERIFY]:>8.3f}")
+    lines += [f"{name:<70}{value:>9.2f}{value / validation[VERIFY]:>8.3f}" for name, value in validation.items()]
     for name, row in http.items():
         base = http.get(reference_of(name), {}).get("cpu_us")
         ratio = f"{row['cpu_us'] / base:.3f}" if base else ""
@@ -25,7 +24,9 @@ def table(found: dict[str, Any]) -> str:
             f"{row['cpu_us_spread'] * 50:>5.0f}"
         )
     for row in found.get("memory", []):
-        lines.append(f"{'tokeninfo, memory after ' + format(row['requests'], ',') + ' requests':<70}{row['mib']:>57.0f}")
+        lines.append(
+            f"{'tokeninfo, memory after ' + format(row['requests'], ',') + ' requests':<70}{row['mib']:>57.0f}"
+        )
     if validation and http:
         lines += ["", f"{'target':<78}{'limit':>9}{'found':>9}"]
         for name, limit, value in targets(validation, http):
@@ -51,12 +52,32 @@ def targets(validation: dict[str, float], http: dict[str, Any]) -> Iterator[tupl
 
     bare = cpu("bare aiohttp, bytes of tokeninfo")
     yield "validate with signature, empty list / bare verify", 1.25, validation["validate, 0 revocations"] / verify
-    yield "validate with signature, 1,000 revocations / bare verify", 1.25, validation["validate, 1,000 revocations"] / verify
+    yield (
+        "validate with signature, 1,000 revocations / bare verify",
+        1.25,
+        validation["validate, 1,000 revocations"] / verify,
+    )
     yield "validate remembered, µs", 3.0, max(validation[name] for name in sizes)
     yield "validate remembered, most / no revocations", 2.0, validation[sizes[-1]] / validation[sizes[0]]
-    yield "middleware, µs added to an aiohttp request", 3.0, cpu("aiohttp service with middleware") - cpu("aiohttp service")
+    yield (
+        "middleware, µs added to an aiohttp request",
+        3.0,
+        cpu("aiohttp service with middleware") - cpu("aiohttp service"),
+    )
     yield "tokeninfo, one token / bare aiohttp", 1.15, cpu("tokeninfo, one token") / bare
     yield "tokeninfo, 1,000 tokens / bare aiohttp", 1.15, cpu("tokeninfo, 1,000 tokens") / bare
-    yield "tokeninfo, all-different: verifies above bare aiohttp", 1.35, (cpu("tokeninfo, all-different tokens") - bare) / verify
-    yield "token: µs above bare aiohttp and 2 signs", 20.0, cpu("token") - cpu("bare aiohttp, bytes of token") - 2 * sign
-    yield "tokeninfo, CPU a request: 2 processes / 1", 1.10, cpu("tokeninfo, 1,000 tokens, 2 processes") / cpu("tokeninfo, 1,000 tokens")
+    yield (
+        "tokeninfo, all-different: verifies above bare aiohttp",
+        1.35,
+        (cpu("tokeninfo, all-different tokens") - bare) / verify,
+    )
+    yield (
+        "token: µs above bare aiohttp and 2 signs",
+        20.0,
+        cpu("token") - cpu("bare aiohttp, bytes of token") - 2 * sign,
+    )
+    yield (
+        "tokeninfo, CPU a request: 2 processes / 1",
+        1.10,
+        cpu("tokeninfo, 1,000 tokens, 2 processes") / cpu("tokeninfo, 1,000 tokens"),
+    )

@@ -29,6 +29,7 @@ There are `/healthz`, `/readyz` (`?verbose`), `/openapi.json`, and `/metrics` un
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
 from contextlib import suppress
@@ -60,11 +61,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from aiohttp.typedefs import Handler
-    from prometheus_client import Histogram
 
     from tokenry.clock import Clock
     from tokenry.serving.health import Health
-    from tokenry.serving.metrics import Metrics
+    from tokenry.serving.metrics import LoopSeries, Metrics
     from tokenry.serving.settings import ServiceSettings
 
 __all__ = [
@@ -74,6 +74,8 @@ __all__ = [
     "deadline",
     "read_body",
     "refusal_of",
+    "request_id_of",
+    "request_ids",
     "run",
     "serve",
 ]
@@ -99,7 +101,7 @@ def create_base_app(
     problem_prefixes: tuple[str, ...] = (),
     quiet_routes: frozenset[str] = frozenset(),
     max_body_bytes: int = MAX_BODY_BYTES,
-    new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
+    new_request_id: Callable[[], str] | None = None,
 ) -> web.Application:
     """
     Return an application with everything that all services share, to which a service adds its routes.
@@ -122,7 +124,7 @@ def create_base_app(
         settings=settings,
         problem_prefixes=problem_prefixes,
         quiet_routes=quiet_routes | OPERATIONS_ROUTES,
-        new_request_id=new_request_id,
+        new_request_id=new_request_id or request_ids(),
     )
 
     @web.middleware
@@ -323,11 +325,11 @@ class _Front:
         self._problem_prefixes = problem_prefixes
         self._quiet_routes = quiet_routes
         self._new_request_id = new_request_id
-        self._timers: dict[tuple[str, str, int], Histogram] = {}
+        self._timers: dict[tuple[str, str, int], LoopSeries] = {}
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         began = self._clock.monotonic()
-        request_id = request[REQUEST_ID] = _request_id(request, self._new_request_id)
+        request_id = request[REQUEST_ID] = request_id_of(request.headers, self._new_request_id)
         reset = current_request_id.set(request_id)
         request[CLIENT_ADDRESS] = self._caller(request)
         self._metrics.in_flight.inc()
@@ -395,8 +397,15 @@ def _method(request: web.Request) -> str:
     return request.method if request.method in KNOWN_METHODS else OTHER_METHOD
 
 
-def _request_id(request: web.Request, new_request_id: Callable[[], str]) -> str:
-    given = request.headers.get("X-Request-Id")
+def request_ids() -> Callable[[], str]:
+    """Return what makes ids of requests: unlike those of any other process, and otherwise only counted."""
+    prefix, number = secrets.token_hex(6), itertools.count()
+    return lambda: f"{prefix}{next(number):08x}"
+
+
+def request_id_of(headers: Mapping[str, str], new_request_id: Callable[[], str]) -> str:
+    """Return the id that *headers* bring along, if it is a sane one, or else a new one."""
+    given = headers.get("X-Request-Id")
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
     return new_request_id()

@@ -7,6 +7,7 @@ received, or anything else that a caller chooses. On a hot path bind the labels 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from prometheus_client.registry import Collector
+    from collections.abc import Callable, Iterator, Sequence
 
     from tokenry.clock import Clock
 
@@ -44,6 +46,55 @@ def package_version() -> str:
         return "unknown"
 
 
+class LoopSeries:
+    """One series of a `LoopHistogram`."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count *value*."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
+class LoopHistogram(Collector):
+    """
+    A histogram that one thread observes, the event loop's: without locks, at a fifth of the cost.
+
+    It may be read in any thread.
+    """
+
+    def __init__(self, name: str, documentation: str, *, labels: Sequence[str], buckets: Sequence[float]) -> None:
+        """Make a histogram that has no series yet."""
+        self._name = name
+        self._documentation = documentation
+        self._labels = tuple(labels)
+        self._buckets = tuple(buckets)
+        self._series: dict[tuple[str, ...], LoopSeries] = {}
+
+    def labels(self, *values: str) -> LoopSeries:
+        """Return the series of the label *values*; bind it once on a hot path."""
+        if len(values) != len(self._labels):
+            raise ValueError(f"{self._name} has the labels {', '.join(self._labels)}")
+        return self._series.setdefault(values, LoopSeries(self._buckets))
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the family."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, series in list(self._series.items()):
+            passed, buckets = 0, []
+            for bound, count in zip((*self._buckets, float("inf")), list(series.counts), strict=True):
+                passed += count
+                buckets.append((floatToGoString(bound), passed))  # type: ignore[no-untyped-call]
+            family.add_metric(values, buckets, series.total)
+        yield family
+
+
 class Metrics:
     """The registry of one application and the metrics that all services have."""
 
@@ -55,7 +106,7 @@ class Metrics:
         Info("tokenry_build", "What is running.", registry=self.registry).info(
             {"version": package_version(), "service": service}
         )
-        self.requests = self.histogram(
+        self.requests = self.loop_histogram(
             "http_server_request_duration_seconds",
             "Time from a request's head to its answer, by route template.",
             labels=("http_request_method", "http_route", "http_response_status_code"),
@@ -110,6 +161,14 @@ class Metrics:
     ) -> Histogram:
         """Add a histogram."""
         return Histogram(name, documentation, labels, buckets=tuple(buckets), registry=self.registry)
+
+    def loop_histogram(
+        self, name: str, documentation: str, *, labels: Sequence[str] = (), buckets: Sequence[float]
+    ) -> LoopHistogram:
+        """Add a histogram that only the event loop's thread observes, for hot paths."""
+        histogram = LoopHistogram(name, documentation, labels=labels, buckets=buckets)
+        self.registry.register(histogram)
+        return histogram
 
     def register(self, collector: Collector) -> None:
         """Add a collector, for families whose labels are known only when they are read."""

@@ -7,6 +7,8 @@ The HTTP connection, as aiohttp makes it, with its loose ends tied.
   which may be a token), and the log names the kind of fault only.
 * Bodies are not decompressed: no endpoint takes a compressed one, and `read_body` refuses them.
 * The answer names no server software.
+* What the application can answer at once (`tokenry.serving.quick`) is answered at once: after the parser, before
+  anything else of aiohttp.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.streams import EMPTY_PAYLOAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aiohttp.web_request import BaseRequest
+
+    from tokenry.serving.quick import QuickAnswers
 
 HEAD_DEADLINE_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75.0  # longer than the 60 s for which common balancers keep an idle connection
@@ -60,16 +65,38 @@ def refusal(status: int, headers: dict[str, str] | None = None) -> web.Response:
     return _Refusal(status, "invalid_request", "this is not a request that can be understood", headers or {})
 
 
+class _AnsweringParser:
+    """aiohttp's parser, without the requests that the connection has answered already."""
+
+    __slots__ = ("_answer", "_parser")
+
+    def __init__(self, parser: Any, answer: Callable[[Sequence[Any]], Sequence[Any]]) -> None:  # noqa: ANN401 -- aiohttp's
+        self._parser = parser
+        self._answer = answer
+
+    def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
+        messages, upgraded, tail = self._parser.feed_data(data)
+        if messages and not upgraded:
+            messages = self._answer(messages)
+        return messages, upgraded, tail
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever else aiohttp wants of its parser
+        return getattr(self._parser, name)
+
+
 class Connection(web.RequestHandler):
     """One connection of a caller."""
 
-    def __init__(self, server: web.Server, *, on_malformed: Callable[[], None]) -> None:
+    def __init__(
+        self, server: web.Server, *, on_malformed: Callable[[], None], quick: QuickAnswers | None = None
+    ) -> None:
         """
         Serve one connection of *server*.
 
         Args:
             server: The application's server, which hands requests to it.
             on_malformed: Called when the connection is refused or cut for what came, or did not come, on it.
+            quick: What is answered at once.
         """
         super().__init__(
             server,
@@ -85,6 +112,10 @@ class Connection(web.RequestHandler):
         )
         self._on_malformed = on_malformed
         self._head_timer: asyncio.TimerHandle | None = None
+        self._quick = quick
+        self._answered = False
+        if quick is not None:
+            self._parser: Any = _AnsweringParser(self._parser, self._answer_at_once)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
@@ -100,11 +131,43 @@ class Connection(web.RequestHandler):
         """Take *data*; start the clock of a head with its first byte, and stop it with its last."""
         idle = self._waiter is not None and not self._waiter.done()
         seen = self._request_count
+        self._answered = False
         super().data_received(data)
-        if self._request_count > seen:
+        if self._answered or self._request_count > seen:
             self._stop_waiting()
         elif idle:
             self._await_head()
+
+    def _answer_at_once(self, messages: Sequence[Any]) -> Sequence[Any]:
+        """
+        Answer what can be answered at once, and return the rest of *messages*, in their order.
+
+        Only on a connection on which nothing is under way, so that no answer overtakes another; and only while its
+        caller reads (`_paused` is set when too much of our answers is waiting to be sent).
+        """
+        waiter, quick, transport = self._waiter, self._quick, self.transport
+        if waiter is None or waiter.done() or self._messages or quick is None or transport is None:
+            return messages
+        for number, (message, payload) in enumerate(messages):
+            answer = None
+            if (
+                payload is EMPTY_PAYLOAD
+                and message.version == HttpVersion11
+                and not message.should_close
+                and not message.upgrade
+                and not self._paused
+            ):
+                try:
+                    answer = quick(message.method, message.path, message.headers)
+                except Exception as error:  # noqa: BLE001 -- the ordinary way is there for all requests
+                    _log.error("quick answer failed", kind=type(error).__name__)
+            if answer is None:
+                return messages[number:]
+            transport.write(answer)
+            self._parser.message_consumed()
+            self._answered = True
+            self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_SECONDS
+        return ()
 
     def handle_error(
         self,

@@ -36,7 +36,9 @@ from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
 from tokenry.serving.keys import HEALTH, METRICS
 from tokenry.serving.protocol import Connection
+from tokenry.serving.quick import QUICK
 from tokenry.serving.settings import ServiceSettings
+from tokenry.serving.workers import check_processes, parent_of, supervise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -45,6 +47,7 @@ EXIT_OK = 0
 EXIT_CONFIGURATION = 2
 BACKLOG = 1024
 CERTIFICATE_CHECK_SECONDS = 60.0
+PARENT_CHECK_SECONDS = 1.0
 
 _log = structlog.get_logger("tokenry.serving.server")
 _S = TypeVar("_S", bound=ServiceSettings)
@@ -111,10 +114,10 @@ async def _listen(
     server = runner.server
     if server is None:  # pragma: no cover -- only before setup
         raise RuntimeError("the application was not set up")
-    malformed = app[METRICS].malformed.inc
+    malformed, quick = app[METRICS].malformed.inc, app.get(QUICK)
 
     def connect() -> Connection:
-        return Connection(server, on_malformed=malformed)
+        return Connection(server, on_malformed=malformed, quick=quick)
 
     loop = asyncio.get_running_loop()
     if sock.family == socket.AF_UNIX:
@@ -183,9 +186,21 @@ def _close(sock: socket.socket, path: str | None) -> None:
             Path(path).unlink()
 
 
-def run(app_factory: Callable[[], web.Application], settings: ServiceSettings, *, service: str = "service") -> int:
+def run(
+    app_factory: Callable[[], web.Application],
+    settings: ServiceSettings,
+    *,
+    service: str = "service",
+    parent: int | None = None,
+) -> int:
     """
     Serve the application that *app_factory* makes (inside the event loop) until a signal stops it.
+
+    Args:
+        app_factory: Makes the application.
+        settings: The service's settings.
+        service: Name of the service in logs.
+        parent: Process id of the supervisor; when that is gone, this process stops, too.
 
     Returns:
         The exit code of the process.
@@ -193,7 +208,7 @@ def run(app_factory: Callable[[], web.Application], settings: ServiceSettings, *
     writer = configure_logging(settings, service=service)
     try:
         with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
-            runner.run(_run(app_factory, settings))
+            runner.run(_run(app_factory, settings, parent))
     except ConfigurationError as error:
         _print_faults(service, error)
         return EXIT_CONFIGURATION
@@ -217,8 +232,8 @@ def _loop_factory(settings: ServiceSettings) -> Callable[[], asyncio.AbstractEve
     return uvloop.new_event_loop
 
 
-async def _run(app_factory: Callable[[], web.Application], settings: ServiceSettings) -> None:
-    stop = _Stop()
+async def _run(app_factory: Callable[[], web.Application], settings: ServiceSettings, parent: int | None) -> None:
+    stop = _Stop(parent)
     async with AsyncExitStack() as stack:
         app = app_factory()
         tls = await tls_context(settings, stack)
@@ -257,9 +272,10 @@ def _operations_app(app: web.Application) -> web.Application:
 
 
 class _Stop:
-    """The signals that ask for a stop."""
+    """The signals that ask for a stop, and the end of the supervisor."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
         self._first = asyncio.Event()
         self._second = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -270,7 +286,13 @@ class _Stop:
         (self._second if self._first.is_set() else self._first).set()
 
     async def asked(self) -> None:
-        await self._first.wait()
+        while not self._first.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if self._parent is None else PARENT_CHECK_SECONDS):
+                    await self._first.wait()
+            if self._parent is not None and os.getppid() != self._parent:
+                _log.error("the supervisor is gone")
+                return
 
     async def settle(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -339,6 +361,7 @@ def command(
     service: str,
     settings_class: type[_S],
     compose: Callable[[_S], Callable[[], web.Application]],
+    module: str | None = None,
 ) -> int:
     """
     Run one service as a command: the whole of its `__main__` but for the adapters.
@@ -350,18 +373,25 @@ def command(
         settings_class: Its settings.
         compose: Builds the adapters from the settings, and returns what makes the application inside the
             loop.
+        module: The module to run, for a service that may be several processes (`--processes N`).
 
     Returns:
         The exit code: 2 when settings are wrong, with every fault on standard error.
     """
     parser = argparse.ArgumentParser(prog=f"tokenry serve {service}")
     parser.add_argument("--check-settings", action="store_true", help="check the settings and exit")
+    if module is not None:
+        parser.add_argument("--processes", type=int, default=1, metavar="N", help="share the port between N processes")
     options = parser.parse_args(argv)
+    count: int = options.processes if module is not None else 1
     try:
         settings = settings_class.from_environment(environ)
+        check_processes(settings, count)
         if options.check_settings:
             return EXIT_OK
-        return run(compose(settings), settings, service=service)
+        if module is not None and count > 1:
+            return supervise(module, settings, count, environ)
+        return run(compose(settings), settings, service=service, parent=parent_of(environ))
     except ConfigurationError as error:
         _print_faults(service, error)
         return EXIT_CONFIGURATION

@@ -14,7 +14,7 @@ key must
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tokenry.jose.jwks import KeySet
     from tokenry.revocation.judged import JudgedToken
     from tokenry.validation.policy import TrustedIssuer
+
+T = TypeVar("T")
 
 SEEN_PER_REMEMBERED: Final = 4
 """How many more hashes of tokens seen once are kept than tokens: a hash takes about 100 bytes."""
@@ -65,9 +67,9 @@ class VerifiedToken:
         return True
 
 
-class VerifiedTokens:
+class SecondSight(Generic[T]):
     """
-    A bounded memory of verified tokens by their whole text.
+    A bounded memory of something by the whole text of a token, from the second time on that it is offered.
 
     Two generations: what is used moves to the young one; when that is full it becomes the old one, and what
     was not used since the last change is gone. No step needs a lock: threads that race lose at most some
@@ -79,12 +81,12 @@ class VerifiedTokens:
     def __init__(self, limit: int) -> None:
         """Remember at most *limit* tokens; 0 for none."""
         self._limit = limit // 2  # a generation
-        self._young: dict[str, VerifiedToken] = {}
-        self._old: dict[str, VerifiedToken] = {}
+        self._young: dict[str, T] = {}
+        self._old: dict[str, T] = {}
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
 
-    def get(self, token: str) -> VerifiedToken | None:
+    def get(self, token: str) -> T | None:
         """Return what is remembered of *token*."""
         found = self._young.get(token)
         if found is None:
@@ -93,11 +95,11 @@ class VerifiedTokens:
                 self._put(token, found)
         return found
 
-    def admit(self, token: str, verified: VerifiedToken) -> None:
-        """Remember *token*, which has been accepted, if it was seen before."""
+    def admit(self, token: str, what: T) -> None:
+        """Remember *what* of *token*, which has been accepted, if it was seen before."""
         sight = hash(token)  # keyed by the interpreter: nobody outside can aim at another token's
         if sight in self._seen or sight in self._seen_before:
-            self._put(token, verified)
+            self._put(token, what)
             return
         if len(self._seen) >= self._limit * SEEN_PER_REMEMBERED:
             self._seen_before, self._seen = self._seen, set()
@@ -112,9 +114,15 @@ class VerifiedTokens:
         """Return how many tokens are remembered."""
         return len(self._young.keys() | self._old.keys())
 
-    def _put(self, token: str, verified: VerifiedToken) -> None:
+    def _put(self, token: str, what: T) -> None:
         if not self._limit:
             return
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, {}
-        self._young[token] = verified
+        self._young[token] = what
+
+
+class VerifiedTokens(SecondSight[VerifiedToken]):
+    """The verified tokens by their whole text."""
+
+    __slots__ = ()
