@@ -12,9 +12,12 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from tokenry.http.backoff import system_random
+from tokenry.jose.jwk import PrivateKey
 from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Finding, Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
+from tokenry_issuer.admission import Admission
+from tokenry_issuer.assertion_authentication import AssertionAuthenticator
 from tokenry_issuer.attempts import AttemptLimits, Attempts
 from tokenry_issuer.authentication import Authenticator
 from tokenry_issuer.credentials import Credentials
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
+from tokenry_issuer.replay import UsedAssertions
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.ports import ObjectStore
     from tokenry_issuer.settings import Settings
@@ -176,9 +180,9 @@ class Issuer:
             keyring=self.keyring,
             authenticator=Authenticator(
                 checks=self._checks,
-                attempts=Attempts(limits),
+        admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
+                admission=admission,
                 clock=clock,
-                sleep=sleep,
                 uniform=chance.uniform,
             ),
             revocations=revocations,
@@ -189,6 +193,15 @@ class Issuer:
             keyring=self.keyring,
             checks=self._checks,
             revocations=revocations,
+            assertions=AssertionAuthenticator(
+                issuer=settings.issuer,
+                token_endpoint=token_endpoint(settings.issuer),
+                admission=admission,
+                used=UsedAssertions(),
+                clock=clock,
+                decoy=PrivateKey.generate().public,
+                on_endpoint_audience=self.instruments.endpoint_audience,
+            ),
             lifetime=self._lifetime,
         )
         self.health.add("credentials", self._check_credentials)

@@ -6,22 +6,20 @@ Both readings of a Basic header count as one attempt.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from tokenry.oauth.errors import invalid_grant, temporarily_unavailable, too_many_failures
-from tokenry_issuer.attempts import TooManyFailures
+from tokenry.oauth.errors import invalid_grant, temporarily_unavailable
 from tokenry_issuer.passwords import ChecksBusy, WrongSecret
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from tokenry.clock import Clock
     from tokenry.oauth.client_authentication import ClientCredential
     from tokenry.oauth.errors import OAuthError
     from tokenry.secret import Secret
-    from tokenry_issuer.attempts import Attempts, Subject
+    from tokenry_issuer.admission import Admission
     from tokenry_issuer.passwords import SecretChecks
     from tokenry_issuer.realms import Client, StoredSecret, User
     from tokenry_issuer.registry import RealmCredentials
@@ -37,9 +35,8 @@ class Authenticator:
         self,
         *,
         checks: SecretChecks,
-        attempts: Attempts,
+        admission: Admission,
         clock: Clock,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: random.Random,
     ) -> None:
         """
@@ -47,15 +44,13 @@ class Authenticator:
 
         Args:
             checks: Compare secrets with hashes.
-            attempts: Remember failures.
-            clock: Expiry of secrets, times of attempts.
-            sleep: How an attempt is delayed.
+            admission: Remembers failures.
+            clock: Expiry of secrets.
             uniform: Spreads what comes back later.
         """
         self._checks = checks
-        self._attempts = attempts
+        self._admission = admission
         self._clock = clock
-        self._sleep = sleep
         self._uniform = uniform
 
     async def client(self, credential: ClientCredential, *, credentials: RealmCredentials, address: str) -> Client:
@@ -67,7 +62,7 @@ class Authenticator:
         """
         realm = credentials.realm.name
         subject = ("client", realm, credential.readings[0].client_id)
-        await self._admit(subject, address)
+        await self._admission.admit(subject, address)
         for reading in credential.readings:
             client = credentials.clients.get(reading.client_id)
             secrets = client.secrets if client is not None and client.enabled else ()
@@ -79,9 +74,9 @@ class Authenticator:
                 user=False,
             )
             if matched and client is not None:
-                self._attempts.succeeded(subject, address, now=self._clock.monotonic())
+                self._admission.succeeded(subject, address)
                 return client
-        self._attempts.failed(subject, address, now=self._clock.monotonic())
+        self._admission.failed(subject, address)
         raise credential.refusal() from WrongSecret(self._why_client(credential, credentials))
 
     async def user(
@@ -101,7 +96,7 @@ class Authenticator:
         """
         realm = credentials.realm.name
         subject = ("user", realm, username)
-        await self._admit(subject, address)
+        await self._admission.admit(subject, address)
         user = credentials.users.get(username)
         usable = user is not None and user.enabled and (user.clients is None or client.client_id in user.clients)
         matched = await self._matches(
@@ -112,18 +107,10 @@ class Authenticator:
             user=True,
         )
         if matched and user is not None:
-            self._attempts.succeeded(subject, address, now=self._clock.monotonic())
+            self._admission.succeeded(subject, address)
             return user
-        self._attempts.failed(subject, address, now=self._clock.monotonic())
+        self._admission.failed(subject, address)
         raise invalid_grant() from WrongSecret(self._why_user(user, client))
-
-    async def _admit(self, subject: Subject, address: str) -> None:
-        try:
-            delay = self._attempts.admit(subject, address, now=self._clock.monotonic())
-        except TooManyFailures as refused:
-            raise too_many_failures(retry_after=refused.retry_after) from None
-        if delay > 0:
-            await self._sleep(delay)
 
     async def _matches(
         self,

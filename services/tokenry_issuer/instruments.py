@@ -72,6 +72,10 @@ class Instruments:
         self._withheld = metrics.counter(
             "tokenry_tokens_withheld", "Tokens not issued because a revocation in force would hit them."
         )
+        self._endpoint_audience = metrics.counter(
+            "tokenry_assertions_for_the_token_endpoint",
+            "Client assertions accepted with the token endpoint as their audience.",
+        )
         self._list_events = metrics.counter(
             "tokenry_revocation_list_events",
             "What happened to the reader of revocations.",
@@ -89,6 +93,10 @@ class Instruments:
     def withheld(self) -> None:
         """Count a token that would have been born revoked."""
         self._withheld.inc()
+
+    def endpoint_audience(self) -> None:
+        """Count an assertion of a client that is configured to name the token endpoint as its audience."""
+        self._endpoint_audience.inc()
 
     def secret_checked(self, kind: str, seconds: float) -> None:
         """Observe one slow check."""

@@ -23,22 +23,25 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from tokenry.oauth.client_authentication import read_client_credential
+from tokenry.errors import TokenryError
+from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
 from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable
 from tokenry.oauth.token_endpoint import PASSWORD, TokenResponse, parse_token_request
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
 from tokenry_issuer import grants, minting
-from tokenry_issuer.passwords import WrongSecret
+from tokenry_issuer.assertion_authentication import PRIVATE_KEY_JWT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from tokenry.clock import Clock
+    from tokenry.oauth.client_authentication import ClientCredential
     from tokenry.oauth.form import Form
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
+    from tokenry_issuer.assertion_authentication import AssertionAuthenticator
     from tokenry_issuer.authentication import Authenticator
     from tokenry_issuer.credentials import Credentials
     from tokenry_issuer.instruments import Instruments
@@ -139,6 +142,7 @@ class TokenIssuance:
         credentials: Credentials,
         keyring: Keyring,
         authenticator: Authenticator,
+        assertions: AssertionAuthenticator,
         revocations: Revocations,
         instruments: Instruments,
     ) -> None:
@@ -152,6 +156,7 @@ class TokenIssuance:
             credentials: Realms, clients, users.
             keyring: Signing keys.
             authenticator: Judges secrets.
+            assertions: Judges assertions.
             revocations: What must not be issued.
             instruments: What is counted.
         """
@@ -161,6 +166,7 @@ class TokenIssuance:
         self._credentials = credentials
         self._keyring = keyring
         self._authenticator = authenticator
+        self.assertions = assertions
         self._revocations = revocations
         self._instruments = instruments
 
@@ -177,26 +183,24 @@ class TokenIssuance:
         except OAuthError as error:
             self._instruments.refused(error.code)
             # What the caller must not learn: the cause that whoever refused has left.
-            reason = str(error.__cause__) if isinstance(error.__cause__, WrongSecret) else error.description
+            reason = str(error.__cause__) if isinstance(error.__cause__, TokenryError) else error.description
             _audit.info("token_refused", error=error.code, status=error.status, reason=reason, **trail.known)
             raise
 
     async def _issue(self, raw: RawRequest, trail: _Trail) -> TokenResponse:
         # 1. read
-        credential = read_client_credential(raw.authorization, raw.form)
+        proof = _read_proof(raw)
         request = parse_token_request(raw.form, query=raw.query)
         trail.add(scope_requested=None if request.scope is None else format_scope(request.scope))
-        if credential is None:
+        if proof is None:
             raise invalid_client()
-        trail.add(method=credential.method)
         # 2. and 3. the realm
         credentials = self._realm(request, raw.host)
         trail.add(realm=credentials.realm.name)
         grants.check_grant_type(request.grant_type, realm=credentials.realm)
         trail.add(grant_type=request.grant_type)
         # 4. the client
-        _name_known(trail, "client_id", [each.client_id for each in credential.readings], credentials.clients)
-        client = await self._authenticator.client(credential, credentials=credentials, address=raw.address)
+        client = await self._client(proof, credentials, raw.address, trail)
         trail.add(client_id=client.client_id)
         # 5. the grant, and the user
         grants.check_client_grant(request.grant_type, client=client)
@@ -223,6 +227,20 @@ class TokenIssuance:
         if registry is None:
             raise temporarily_unavailable("credentials are not loaded", retry_after=RETRY_NOT_LOADED)
         return registry.realms[grants.choose_realm(request.realm, host=host, realms=registry.realms)]
+
+    async def _client(
+        self, proof: ClientAssertion | ClientCredential, credentials: RealmCredentials, address: str, trail: _Trail
+    ) -> Client:
+        if isinstance(proof, ClientAssertion):
+            trail.add(method=PRIVATE_KEY_JWT)
+            if proof.client_id is not None:
+                _name_known(trail, "client_id", [proof.client_id], credentials.clients)
+            client, verified = await self.assertions.client(proof, credentials=credentials, address=address)
+            trail.add(assertion_jti=verified.jti, assertion_kid=verified.kid)
+            return client
+        trail.add(method=proof.method)
+        _name_known(trail, "client_id", [each.client_id for each in proof.readings], credentials.clients)
+        return await self._authenticator.client(proof, credentials=credentials, address=address)
 
     async def _user(
         self,
@@ -275,6 +293,12 @@ class TokenIssuance:
         if revocations.hits(token, now=now) is not None:
             self._instruments.withheld()
             raise temporarily_unavailable("a revocation in force would hit this token", retry_after=RETRY_REVOKED)
+
+
+def _read_proof(raw: RawRequest) -> ClientAssertion | ClientCredential | None:
+    """Return what the client proves itself with, by one method and no other."""
+    assertion = read_client_assertion(raw.authorization, raw.form)
+    return assertion if assertion is not None else read_client_credential(raw.authorization, raw.form)
 
 
 def _name_known(trail: _Trail, member: str, names: Sequence[str], known: Collection[str]) -> None:

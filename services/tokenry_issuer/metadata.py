@@ -19,9 +19,12 @@ JWKS_PATH = "/.well-known/jwks.json"
 RFC8414_PATH = "/.well-known/oauth-authorization-server"
 OPENID_PATH = "/.well-known/openid-configuration"
 
-CLIENT_METHODS = ("client_secret_basic", "client_secret_post")
+SECRET_METHODS = ("client_secret_basic", "client_secret_post")
+# The asymmetric ones first: what a client should use (RFC 9700 section 2.5).
+CLIENT_METHODS = ("private_key_jwt", *SECRET_METHODS)
+ASSERTION_ALGORITHMS = ("ES256",)
 # RFC 8414 section 2 allows the names of token types besides: token info and revocation take a bearer too.
-RESOURCE_METHODS = (*CLIENT_METHODS, "Bearer")
+RESOURCE_METHODS = (*SECRET_METHODS, "Bearer")
 
 
 def build_metadata(
@@ -45,7 +48,7 @@ def build_metadata(
     base = issuer.rstrip("/")
     members: dict[str, Any] = {
         "issuer": issuer,
-        "token_endpoint": base + TOKEN_PATH,
+        "token_endpoint": token_endpoint(issuer),
         "jwks_uri": base + JWKS_PATH,
         "grant_types_supported": sorted(grant_types),
         "response_types_supported": ["none"],
@@ -53,6 +56,7 @@ def build_metadata(
         "claims_supported": list(CLAIMS),
     }
     if tokeninfo_url is not None:
+        "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         members["introspection_endpoint"] = tokeninfo_url.rstrip("/") + "/oauth2/introspect"
         members["introspection_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)
     if revocation_url is not None:
@@ -70,6 +74,11 @@ def build_openid_configuration(metadata: dict[str, Any]) -> dict[str, Any]:
     return {
         **metadata,
         "subject_types_supported": ["public"],
+def token_endpoint(issuer: str) -> str:
+    """Return the URL of the token endpoint."""
+    return issuer.rstrip("/") + TOKEN_PATH
+
+
         "id_token_signing_alg_values_supported": ["ES256"],
     }
 

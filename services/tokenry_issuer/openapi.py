@@ -42,6 +42,8 @@ _FORM = {
         "realm": _TEXT,
         "client_id": _TEXT,
         "client_secret": _TEXT,
+        "client_assertion_type": {"const": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+        "client_assertion": _TEXT,
         "username": _TEXT,
         "password": _TEXT,
         "resource": {"type": "array", "items": {"type": "string", "format": "uri"}},

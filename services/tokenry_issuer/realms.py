@@ -23,11 +23,14 @@ from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS, PASSWORD, realm_name
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry_issuer.fields import Fields
+from tokenry_issuer.registered_keys import read_keys
 from tokenry_issuer.secret_hashes import StoredHash, parse_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
+
+    from tokenry.jose.jwks import KeySet
 
 GRANT_TYPES = frozenset({CLIENT_CREDENTIALS, PASSWORD})
 DEFAULT_LIFETIME = 3600  # seconds: long enough to ride out an hour's outage of the issuer's neighbours
@@ -47,6 +50,13 @@ class TokenType(StrEnum):
 
     ACCESS_TOKEN = "at+jwt"  # noqa: S105 -- a media type (RFC 9068 section 2.1), no secret
     JWT = "JWT"
+
+
+class AssertionAudience(StrEnum):
+    """What a client's assertions name as their audience: us, or (for libraries that know no better) our endpoint."""
+
+    ISSUER = "issuer"
+    TOKEN_ENDPOINT = "token_endpoint"  # noqa: S105 -- a place, no secret
 
 
 class Refusal(StrEnum):
@@ -136,6 +146,8 @@ class Client:
         grant_types: The grants that it may use.
         token_lifetime: Seconds, where shorter than the realm's.
         enabled: Whether it may authenticate at all.
+        keys: What its assertions are signed with (`private_key_jwt`); None: it sends none.
+        assertion_audience: What they name as their audience.
     """
 
     client_id: str
@@ -146,6 +158,8 @@ class Client:
     grant_types: frozenset[str] = frozenset({CLIENT_CREDENTIALS})
     token_lifetime: int | None = None
     enabled: bool = True
+    keys: KeySet | None = None
+    assertion_audience: AssertionAudience = AssertionAudience.ISSUER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,12 +316,9 @@ def _read_client(fields: Fields) -> Client:
     default_scopes = fields.optional_scope("default_scopes")
     if default_scopes is not None and not default_scopes <= scopes:
         raise ProtocolError("default_scopes has scopes that scopes lacks")
-    # For private_key_jwt, which this release does not offer: known, so that such a client's secrets still
-    # work.
-    fields.optional_object("jwks")
-    fields.choice("assertion_audience", among={"issuer", "token_endpoint"}, default="issuer")
+    client_id, jwks = fields.text("client_id"), fields.optional_object("jwks")
     return Client(
-        client_id=fields.text("client_id"),
+        client_id=client_id,
         secrets=_secrets(fields, "secrets"),
         scopes=scopes,
         default_scopes=default_scopes,
@@ -315,6 +326,10 @@ def _read_client(fields: Fields) -> Client:
         grant_types=_grant_types(fields),
         token_lifetime=fields.optional_integer("token_lifetime", at_least=MIN_LIFETIME),
         enabled=fields.flag("enabled", default=True),
+        keys=None if jwks is None else read_keys(jwks, owner=client_id),
+        assertion_audience=AssertionAudience(
+            fields.choice("assertion_audience", among=set(AssertionAudience), default=AssertionAudience.ISSUER)
+        ),
     )
 
 

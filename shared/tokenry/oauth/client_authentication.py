@@ -1,5 +1,6 @@
 """
-Client authentication by secret (RFC 6749 section 2.3.1): from header and form to a typed credential.
+Client authentication by secret (RFC 6749 section 2.3.1) or assertion (RFC 7523 section 2.2): from header and form to
+a typed credential.
 
 Basic has two readings. The standard one decodes id and secret as form values; Plan B's clients send them as they
 are. Where the two differ, both are offered, the standard one first; a failure of both is one failure.
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
+from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
 from tokenry.oauth.errors import OAuthError, invalid_client, invalid_request
 from tokenry.secret import Secret
 
@@ -58,6 +60,50 @@ class ClientCredential:
         return invalid_client(realm=CHALLENGE_REALM if self.basic else None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAssertion:
+    """
+    A JWT that a client proves itself with, as it came: nothing of it has been looked at.
+
+    Attributes:
+        client_id: The client that the form names; None where it leaves that to the assertion.
+        assertion: The JWT.
+    """
+
+    client_id: str | None
+    assertion: Secret
+
+    def refusal(self) -> OAuthError:
+        """Return the answer for an assertion that proves nothing."""
+        return invalid_client()
+
+
+def read_client_assertion(authorization: Sequence[str], form: Form) -> ClientAssertion | None:
+    """
+    Return the assertion of a request, or None when the client did not send one (RFC 7521 section 4.2).
+
+    Args:
+        authorization: Every value of the `Authorization` header field.
+        form: The form body.
+
+    Raises:
+        OAuthError: `invalid_request`: there is another method besides, or half of this one. `invalid_client`: an
+            assertion of a type that is not known here.
+    """
+    assertion, kind = form.one("client_assertion"), form.one("client_assertion_type")
+    if assertion is None and kind is None:
+        return None
+    if authorization or "client_secret" in form:
+        message = "use one method of client authentication, not two"
+        raise invalid_request(message)
+    if assertion is None or kind is None:
+        message = "client_assertion and client_assertion_type belong together"
+        raise invalid_request(message)
+    if kind != CLIENT_ASSERTION_TYPE:
+        raise invalid_client()
+    return ClientAssertion(client_id=form.one("client_id"), assertion=Secret(assertion))
+
+
 def read_client_credential(authorization: Sequence[str], form: Form) -> ClientCredential | None:
     """
     Return the credential of a request, or None when the client did not try to authenticate.
@@ -77,7 +123,7 @@ def read_client_credential(authorization: Sequence[str], form: Form) -> ClientCr
         message = "the Authorization header was sent more than once"
         raise invalid_request(message)
     secret, client_id = form.one("client_secret"), form.one("client_id")
-    if authorization and ("client_secret" in form or "client_assertion" in form):
+    if sum((bool(authorization), "client_secret" in form, "client_assertion" in form)) > 1:
         message = "use one method of client authentication, not two"
         raise invalid_request(message)
     # 2. header

@@ -1,10 +1,13 @@
-"""Token request and response (RFC 6749 sections 4.3, 4.4 and 5.1; RFC 8707 for `resource`)."""
+"""
+Token request and response (RFC 6749 sections 4.3, 4.4 and 5.1; RFC 7523 section 2.1; RFC 8693 sections 2.1 and 2.2;
+RFC 8707 for `resource`).
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
 
 from tokenry.oauth.errors import invalid_request, invalid_scope, invalid_target
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
 
 CLIENT_CREDENTIALS = "client_credentials"
 PASSWORD = "password"  # noqa: S105 -- the name of a grant type, not a password
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 -- the name of a grant type
+
+ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 -- RFC 8693 section 3
+JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 
 # Parameters that this endpoint defines: in a query string they would end up in logs.
 DEFINED = frozenset({
@@ -40,6 +48,9 @@ class TokenRequest:
         targets: Requested audiences, from `resource` or `audience`, in the order sent.
         username: Name of the service user (password grant).
         password: Their password (password grant).
+        assertion: A JWT of a trusted issuer (jwt-bearer grant).
+        subject_token: The access token to exchange (token exchange).
+        issued_token_type: What the exchanged token is called in the answer (token exchange).
     """
 
     grant_type: str
@@ -48,6 +59,9 @@ class TokenRequest:
     targets: tuple[str, ...] = ()
     username: str | None = None
     password: Secret | None = None
+    assertion: Secret | None = None
+    subject_token: Secret | None = None
+    issued_token_type: str | None = None
 
 
 def parse_token_request(form: Form, *, query: Form) -> TokenRequest:
@@ -73,6 +87,8 @@ def parse_token_request(form: Form, *, query: Form) -> TokenRequest:
         targets=_targets(form),
         username=username,
         password=password,
+        assertion=Secret(form.required("assertion")) if grant_type == JWT_BEARER else None,
+        **(_exchange(form) if grant_type == TOKEN_EXCHANGE else {}),
     )
 
 
@@ -83,6 +99,35 @@ def _user(form: Form) -> tuple[str, Secret]:
         raise invalid_request(message)
     # An empty password is a wrong one, not a malformed request; one that is too long stays too long to match.
     return username, Secret((password or "")[: MAX_PASSWORD + 1])
+
+
+class _Exchange(TypedDict, total=False):
+    subject_token: Secret
+    issued_token_type: str
+
+
+def _exchange(form: Form) -> _Exchange:
+    """
+    Read what RFC 8693 section 2.1 adds.
+
+    Who acts is the client that authenticates itself, so an actor token would say nothing that may be believed.
+    """
+    token, kind = form.required("subject_token"), form.required("subject_token_type")
+    actor, actor_kind = form.one("actor_token"), form.one("actor_token_type")
+    if (actor is None) != (actor_kind is None):
+        message = "actor_token and actor_token_type belong together"
+        raise invalid_request(message)
+    if actor is not None:
+        message = "actor_token is not supported: the authenticated client is the actor"
+        raise invalid_request(message)
+    if kind not in {ACCESS_TOKEN_TYPE, JWT_TYPE}:
+        message = "subject_token_type is not supported: exchange an access token of this issuer"
+        raise invalid_request(message)
+    wanted = form.one("requested_token_type") or ACCESS_TOKEN_TYPE
+    if wanted not in {ACCESS_TOKEN_TYPE, JWT_TYPE}:
+        message = "requested_token_type is not supported: only access tokens are issued"
+        raise invalid_request(message)
+    return {"subject_token": Secret(token), "issued_token_type": wanted}
 
 
 def _scope(form: Form) -> Scope | None:
@@ -155,22 +200,24 @@ class TokenResponse:
         expires_in: Seconds that it lives.
         scope: What was granted.
         realm: Realm with its leading slash.
+        issued_token_type: What it is, in the words of RFC 8693; only for an exchange.
     """
 
     access_token: Secret
     expires_in: int
     scope: Scope
     realm: str
+    issued_token_type: str | None = None
 
     def to_json(self) -> bytes:
         """Return the body of the answer."""
-        return json.dumps(
-            {
-                "access_token": self.access_token.reveal(),
-                "token_type": "Bearer",
-                "expires_in": self.expires_in,
-                "scope": format_scope(self.scope),
-                "realm": self.realm,
-            },
-            separators=(",", ":"),
-        ).encode()
+        members: dict[str, Any] = {
+            "access_token": self.access_token.reveal(),
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "scope": format_scope(self.scope),
+            "realm": self.realm,
+        }
+        if self.issued_token_type is not None:
+            members["issued_token_type"] = self.issued_token_type
+        return json.dumps(members, separators=(",", ":")).encode()

@@ -126,11 +126,9 @@ async def test_J06_the_tokens_issuer_is_the_metadatas(issuer):
 async def test_the_metadata_offer_nothing_that_is_not_there(issuer):
     metadata = (await issuer.call("GET", DOCUMENTS[0])).json
     assert metadata["grant_types_supported"] == ["client_credentials", "password"]
-    assert metadata["token_endpoint_auth_methods_supported"] == ["client_secret_basic", "client_secret_post"]
     assert metadata["response_types_supported"] == ["none"]
     for absent in ("introspection_endpoint", "revocation_endpoint", "revocation_list_uri", "scopes_supported",
-                   "token_endpoint_auth_signing_alg_values_supported", "revocation_list_jwks_uri",
-                   "authorization_endpoint", "registration_endpoint"):  # fmt: skip
+                   "revocation_list_jwks_uri", "authorization_endpoint", "registration_endpoint"):  # fmt: skip
         assert absent not in metadata
 
 
@@ -173,13 +171,18 @@ def test_M03_no_member_is_an_empty_list():
     assert all(value != [] for value in members.values())
 
 
-def test_M04_no_signing_algorithm_is_named_as_long_as_no_client_signs():
+def test_C14_M04_signed_assertions_are_offered_first_and_with_their_algorithms():
     members = build_metadata(
-        issuer=ISSUER_URL, tokeninfo_url="https://i", revocation_url="https://r", grant_types=["password"]
+        issuer=ISSUER_URL, tokeninfo_url="https://i", revocation_url="https://r", grant_types=["client_credentials"]
     )
-    methods = {method for name, value in members.items() if name.endswith("auth_methods_supported") for method in value}
-    assert methods.isdisjoint({"private_key_jwt", "client_secret_jwt"})
-    assert not any("signing_alg" in name for name in members)
+    assert members["token_endpoint_auth_methods_supported"][0] == "private_key_jwt"
+    algorithms = members["token_endpoint_auth_signing_alg_values_supported"]
+    assert algorithms
+    assert "none" not in algorithms
+    # The other services take secrets and bearers alone, so they name no algorithm.
+    for name in ("introspection", "revocation"):
+        assert "private_key_jwt" not in members[f"{name}_endpoint_auth_methods_supported"]
+        assert f"{name}_endpoint_auth_signing_alg_values_supported" not in members
 
 
 @pytest.mark.parametrize("issuer_url", ["https://x.example.org", "https://x.example.org/", "https://x.example.org/a/b"])

@@ -7,6 +7,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.services.issuer.support import NOW, weak_argon2
+from tests.support.foreign_tokens import foreign_key
 from tokenry_issuer.bootstrap import hash_secret
 from tokenry_issuer.realms import (
     ClaimsProfile,
@@ -107,8 +108,12 @@ def test_notes_for_people_are_allowed_everywhere():
     read(USER, {**A_USER, **notes})
 
 
-def test_a_client_with_keys_for_a_later_release_keeps_its_secrets():
-    assert read(CLIENT, {**A_CLIENT, "jwks": {"keys": []}, "assertion_audience": "token_endpoint"}).secrets
+def test_a_client_may_register_keys_and_say_what_its_assertions_name():
+    client = read(CLIENT, {**A_CLIENT, "jwks": foreign_key("k").jwks, "assertion_audience": "token_endpoint"})
+    assert client.keys is not None
+    assert client.keys.find(client.client_id, "k") is not None
+    assert client.assertion_audience == "token_endpoint"
+    assert read(CLIENT, A_CLIENT).keys is None
 
 
 @pytest.mark.parametrize(
@@ -126,6 +131,7 @@ def test_a_client_with_keys_for_a_later_release_keeps_its_secrets():
         {"secrets": [{"hash": hash_secret("s"), "created_at": 1, "expires_at": None}]},
         {"secrets": [{"hash": hash_secret(str(n)), "created_at": 1} for n in range(9)]},
         {"audiences": "x"}, {"audiences": ["\n"]}, {"version": 2}, {"version": "1"}, {"jwks": "x"},
+        {"jwks": {"keys": []}}, {"assertion_audience": "anybody"}, {"jwks_uri": "https://x.example/jwks"},
         {"description": 1}, {"owner": "x" * 1025},
     ],
     ids=str,

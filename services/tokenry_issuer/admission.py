@@ -1,0 +1,53 @@
+"""Attempts to authenticate, of whatever kind: delayed or refused before they are judged, and counted after."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tokenry.oauth.errors import too_many_failures
+from tokenry_issuer.attempts import TooManyFailures
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tokenry.clock import Clock
+    from tokenry_issuer.attempts import Attempts, Subject
+
+
+class Admission:
+    """The limits on attempts, joined to a clock: one for all ways to authenticate, so that none is a way around."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        *,
+        clock: Clock,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Count in *attempts*; delay by *sleep*."""
+        self._attempts = attempts
+        self._clock = clock
+        self._sleep = sleep
+
+    async def admit(self, subject: Subject, address: str) -> None:
+        """
+        Return when an attempt of *subject* from *address* may be judged.
+
+        Raises:
+            OAuthError: 429 after too many failures.
+        """
+        try:
+            delay = self._attempts.admit(subject, address, now=self._clock.monotonic())
+        except TooManyFailures as refused:
+            raise too_many_failures(retry_after=refused.retry_after) from None
+        if delay > 0:
+            await self._sleep(delay)
+
+    def failed(self, subject: Subject, address: str) -> None:
+        """Count a failure."""
+        self._attempts.failed(subject, address, now=self._clock.monotonic())
+
+    def succeeded(self, subject: Subject, address: str) -> None:
+        """Count a success."""
+        self._attempts.succeeded(subject, address, now=self._clock.monotonic())
