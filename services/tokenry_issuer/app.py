@@ -25,7 +25,7 @@ from tokenry_issuer.handlers import JwkSetEndpoint, MetadataEndpoints, TokenEndp
 from tokenry_issuer.instruments import Instruments
 from tokenry_issuer.issuance import Revocations, TokenIssuance
 from tokenry_issuer.keyring import Keyring
-from tokenry_issuer.metadata import JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH, metadata_paths
+from tokenry_issuer.metadata import JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH, metadata_paths, token_endpoint
 from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.passwords import SecretChecks
 from tokenry_issuer.refreshing import Refresher
