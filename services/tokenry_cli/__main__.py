@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokenry_cli import revoke, token
+from tokenry_cli import admin, revoke, token
 from tokenry_cli.demo import demo
 from tokenry_cli.dev import dev
 from tokenry_cli.serve import serve
@@ -18,7 +18,10 @@ app = typer.Typer(
 )
 app.command("dev")(dev)
 app.command("demo")(demo)
-app.command("serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("serve", context_settings=_PASSED_ON)(serve)
+app.command("healthcheck", context_settings=_PASSED_ON)(admin.healthcheck)
+app.add_typer(admin.app, name="admin")
 app.add_typer(token.app, name="token")
 app.add_typer(revoke.app, name="revoke")
 

@@ -20,7 +20,7 @@ def program(name: str, *, package: str) -> Path:
     """
     if found := shutil.which(name):
         return Path(found)
-    root = cache_directory().parent / "tokenry-tests-debian" / package
+    root = cache_directory().parent / "debian" / package
     if not (root / "usr/bin" / name).exists():
         _unpack(package, root)
     return root / "usr/bin" / name

@@ -19,7 +19,7 @@ from tests.support.processes import Processes, free_port
 pytestmark = [pytest.mark.system_packages, pytest.mark.processes]
 
 MONITORING = Path(__file__).parents[2] / "deploy/monitoring"
-SCRAPE_SECONDS = 1
+SCRAPE_SECONDS = 2  # a scrape may take as long, and machines that test are busy
 # Nothing to see in a young platform without faults, load or an S3: asked all the same, an empty answer is right.
 MAY_BE_EMPTY = re.compile(
     r"tokenry_(?:upstream|credentials_rejected|secret_check_duration|revocation_rejected|jwks_rejected)"
@@ -95,11 +95,11 @@ def deployment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prometheus(deployment, tmp_path_factory):
-    """A Prometheus with our rules, in which a minute takes two seconds."""
+    """A Prometheus with our rules, in which minutes take four seconds."""
     folder = tmp_path_factory.mktemp("prometheus")
     shutil.copytree(MONITORING / "rules", folder / "rules")
     alerts = folder / "rules/alerts.yaml"
-    faster = re.sub(r"(?m)^(\s+for: )\d+m$", r"\g<1>2s", alerts.read_text())
+    faster = re.sub(r"(?m)^(\s+for: )\d+m$", r"\g<1>4s", alerts.read_text())
     alerts.write_text(
         faster.replace("tokenry_revocation_list_age_seconds > 90", "tokenry_revocation_list_age_seconds > 33")
     )
@@ -172,7 +172,7 @@ def expressions():
     for path in sorted((MONITORING / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", ()):
-                yield f"{path.stem}: {panel['title']}", target["expr"].replace("$__rate_interval", "30s")
+                yield f"{path.stem}: {panel['title']}", target["expr"].replace("$__rate_interval", "5m")
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
