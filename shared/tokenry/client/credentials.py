@@ -13,12 +13,14 @@ from tokenry.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tokenry.jose.jwk import PrivateKey
+
 MAX_FILE_BYTES: Final = 64 * 1024
 CLIENT_CREDENTIALS: Final = "client_credentials"
 PASSWORD: Final = "password"  # noqa: S105 -- the name of a grant
 _NOTHING_CONFIGURED: Final = (
-    "no client credentials: set TOKENRY_CLIENT_ID and TOKENRY_CLIENT_SECRET (or _FILE), or CREDENTIALS_DIR to a"
-    " folder with client.json"
+    "no client credentials: set TOKENRY_CLIENT_ID and TOKENRY_CLIENT_SECRET (or _FILE) or TOKENRY_CLIENT_KEY_FILE, or"
+    " CREDENTIALS_DIR to a folder with client.json"
 )
 
 
@@ -40,6 +42,20 @@ class ClientSecrets:
     password: Secret | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientKey:
+    """
+    A client's identity, proved by signing (`private_key_jwt`): nothing secret leaves the program.
+
+    Attributes:
+        client_id: Client identifier.
+        key: The key whose public half is registered with the client, under its thumbprint.
+    """
+
+    client_id: str
+    key: PrivateKey
+
+
 class Credentials(Protocol):
     """Where the secrets come from."""
 
@@ -48,7 +64,7 @@ class Credentials(Protocol):
         """Where they come from, for errors and for people; no secret."""
         ...
 
-    def read(self) -> ClientSecrets:
+    def read(self) -> ClientSecrets | ClientKey:
         """
         Return the secrets as they are now.
 
@@ -62,10 +78,10 @@ class Credentials(Protocol):
 class FixedCredentials:
     """Secrets that were given to the program."""
 
-    secrets: ClientSecrets
+    secrets: ClientSecrets | ClientKey
     description: str
 
-    def read(self) -> ClientSecrets:
+    def read(self) -> ClientSecrets | ClientKey:
         """Return the secrets."""
         return self.secrets
 
@@ -94,6 +110,35 @@ class SecretFile:
         if not secret:
             raise _unreadable(self.path, "it is empty")
         return ClientSecrets(client_id=self.client_id, client_secret=Secret(secret))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFile:
+    """
+    A client id, and a PEM file with the private key that it signs with, replaced from outside on rotation.
+
+    Attributes:
+        client_id: Client identifier.
+        path: The file.
+    """
+
+    client_id: str
+    path: Path
+
+    @property
+    def description(self) -> str:
+        """Where they come from."""
+        return f"TOKENRY_CLIENT_KEY_FILE={self.path}"
+
+    def read(self) -> ClientKey:
+        """Return the key as it is now; raises TokenFetchError if it cannot be read."""
+        from tokenry.jose.jwk import PrivateKey  # only who signs loads the cryptography
+
+        try:
+            key = PrivateKey.from_pem(_read(self.path))
+        except ProtocolError as error:
+            raise _unreadable(self.path, f"{error}; write a P-256 key as PEM") from None
+        return ClientKey(client_id=self.client_id, key=key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +191,7 @@ def find_credentials(
     client_secret: str | Secret | None,
     folder: Path | str | None,
     grant: str,
+    private_key: PrivateKey | Path | str | None = None,
 ) -> Credentials:
     """
     Return where the secrets come from: the arguments, the environment, or a folder, in this order.
@@ -153,6 +199,8 @@ def find_credentials(
     Raises:
         ConfigurationError: Nothing is configured, or only half of it; all faults are named.
     """
+    if private_key is not None:
+        return _with_key(client_id, client_secret, private_key, grant)
     if client_id is not None or client_secret is not None:
         return _fixed(client_id, client_secret, grant)
     if folder is None and "TOKENRY_CLIENT_ID" in environ:
@@ -161,6 +209,23 @@ def find_credentials(
     if not chosen:
         raise ConfigurationError([_NOTHING_CONFIGURED])
     return CredentialsFolder(folder=Path(chosen), with_user=grant == PASSWORD)
+
+
+def _with_key(
+    client_id: str | None, client_secret: object, private_key: PrivateKey | Path | str, grant: str
+) -> Credentials:
+    faults = []
+    if not client_id:
+        faults.append("private_key needs client_id")
+    if client_secret is not None:
+        faults.append("give private_key or client_secret, not both")
+    if grant == PASSWORD:
+        faults.append("the password grant reads client.json and user.json from credentials_dir")
+    if faults:
+        raise ConfigurationError(faults)
+    if isinstance(private_key, str | Path):
+        return KeyFile(client_id=client_id or "", path=Path(private_key))
+    return FixedCredentials(ClientKey(client_id=client_id or "", key=private_key), "arguments")
 
 
 def _fixed(client_id: str | None, client_secret: str | Secret | None, grant: str) -> Credentials:
@@ -174,16 +239,18 @@ def _fixed(client_id: str | None, client_secret: str | Secret | None, grant: str
 
 def _from_environment(environ: Mapping[str, str], grant: str) -> Credentials:
     client_id, secret = environ["TOKENRY_CLIENT_ID"], environ.get("TOKENRY_CLIENT_SECRET")
-    file = environ.get("TOKENRY_CLIENT_SECRET_FILE")
+    file, key_file = environ.get("TOKENRY_CLIENT_SECRET_FILE"), environ.get("TOKENRY_CLIENT_KEY_FILE")
     faults = []
     if not client_id:
         faults.append("TOKENRY_CLIENT_ID is empty")
-    if bool(secret) == bool(file):
-        faults.append("set one of TOKENRY_CLIENT_SECRET and TOKENRY_CLIENT_SECRET_FILE")
+    if sum(map(bool, (secret, file, key_file))) != 1:
+        faults.append("set one of TOKENRY_CLIENT_SECRET, TOKENRY_CLIENT_SECRET_FILE and TOKENRY_CLIENT_KEY_FILE")
     if grant == PASSWORD:
         faults.append("the password grant reads client.json and user.json from CREDENTIALS_DIR")
     if faults:
         raise ConfigurationError(faults)
+    if key_file:
+        return KeyFile(client_id=client_id, path=Path(key_file))
     if file:
         return SecretFile(client_id=client_id, path=Path(file))
     secrets = ClientSecrets(client_id=client_id, client_secret=Secret(secret or ""))

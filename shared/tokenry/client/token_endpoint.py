@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus, urlencode
@@ -12,15 +12,16 @@ from urllib.parse import quote_plus, urlencode
 from tokenry.errors import ProtocolError
 from tokenry.http.backoff import parse_retry_after
 from tokenry.http.fetch import Request
-from tokenry.jose.encoding import parse_json_object
+from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry.scope import InvalidScope, Scope, format_scope, parse_scope
 
 if TYPE_CHECKING:
-    from tokenry.client.credentials import ClientSecrets
+    from tokenry.client.credentials import ClientKey, ClientSecrets
     from tokenry.http.fetch import Response
     from tokenry.secret import Secret
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
+ASSERTION_SECONDS: Final = 60  # that an assertion lives: time for a slow network, and for clocks that differ
 _OK: Final = 200
 _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ERROR_CODE = re.compile(r"[a-z_]{1,50}")
@@ -90,14 +91,59 @@ def token_request(url: str, grant: Grant, secrets: ClientSecrets, *, deadline_se
         "password": secrets.password.reveal() if secrets.password is not None else None,
     }
     form |= {name: value for name, value in optional.items() if value is not None}
+    return _post(url, form, {"Authorization": _basic(secrets)}, deadline_seconds)
+
+
+def signed_token_request(
+    url: str, grant: Grant, identity: ClientKey, *, audience: str, now: float, jti: str, deadline_seconds: float
+) -> Request:
+    """
+    Return the request for a token, with an assertion in place of a secret (RFC 7523 section 2.2).
+
+    Args:
+        url: The token endpoint.
+        grant: What to ask for.
+        identity: Whose token it is to be, and the key that proves it.
+        audience: The issuer identifier: the assertion is good for nobody else.
+        now: Unix seconds.
+        jti: An id that was not used before; the assertion is good once.
+        deadline_seconds: Budget of the exchange.
+    """
+    from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
+
+    form = {
+        "grant_type": grant.grant_type,
+        "client_assertion_type": CLIENT_ASSERTION_TYPE,
+        "client_assertion": client_assertion(identity, audience=audience, now=now, jti=jti),
+    }
+    optional = {"scope": format_scope(grant.scope) or None, "realm": grant.realm, "audience": grant.audience}
+    form |= {name: value for name, value in optional.items() if value is not None}
+    # One that died on the way may have been read: its assertion would count as a replay.
+    return replace(_post(url, form, {}, deadline_seconds), repeatable=False)
+
+
+def client_assertion(identity: ClientKey, *, audience: str, now: float, jti: str) -> str:
+    """Return the assertion by which *identity* proves itself to *audience* (RFC 7523 section 3)."""
+    from tokenry.jose import jws  # only who signs loads the cryptography
+    from tokenry.oauth.assertions import CLIENT_AUTHENTICATION_TYP
+
+    issued_at = int(now)
+    claims = {
+        "iss": identity.client_id,
+        "sub": identity.client_id,
+        "aud": audience,
+        "iat": issued_at,
+        "exp": issued_at + ASSERTION_SECONDS,
+        "jti": jti,
+    }
+    return jws.sign({"typ": CLIENT_AUTHENTICATION_TYP}, dump_json(claims), identity.key)
+
+
+def _post(url: str, form: dict[str, str], headers: dict[str, str], deadline_seconds: float) -> Request:
     return Request(
         url=url,
         method="POST",
-        headers={
-            "Authorization": _basic(secrets),
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Accept": "application/json",
-        },
+        headers={**headers, "Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
         body=urlencode(form).encode(),
         deadline_seconds=deadline_seconds,
         max_bytes=MAX_ANSWER_BYTES,

@@ -20,12 +20,13 @@ from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.client.access_token import AccessToken
-from tokenry.client.credentials import CLIENT_CREDENTIALS, PASSWORD, ClientSecrets, find_credentials
+from tokenry.client.credentials import CLIENT_CREDENTIALS, PASSWORD, ClientKey, ClientSecrets, KeyFile, find_credentials
 from tokenry.client.schedule import Plan, Schedule
-from tokenry.client.token_endpoint import Grant, Refused, read_token_response, token_request
+from tokenry.client.token_endpoint import Grant, Refused, read_token_response, signed_token_request, token_request
 from tokenry.clock import Clock, SystemClock
 from tokenry.errors import ConfigurationError, ProtocolError, TokenFetchError
 from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from tokenry.jose.jwk import PrivateKey
     from tokenry.secret import Secret
 
 log = logging.getLogger("tokenry")
@@ -47,6 +49,7 @@ BUDGET_SECONDS: Final = 10.0  # for all tries together
 TRY_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.25  # after the first try, doubling
 METADATA_SECONDS: Final = 3600.0
+_JTI_BYTES: Final = 16  # random bytes of an assertion's id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,8 +81,9 @@ class ClientCredentials:
     Tokens for this client, by client credentials (or the password grant where asked for).
 
     What is not given as an argument is taken from the environment: `TOKENRY_ISSUER` or `TOKENRY_TOKEN_URL`
-    (`OAUTH2_ACCESS_TOKEN_URL`), `TOKENRY_CLIENT_ID` with `TOKENRY_CLIENT_SECRET` or `…_FILE`, or
-    `CREDENTIALS_DIR` with `client.json` (and `user.json`), `TOKENRY_REALM`.
+    (`OAUTH2_ACCESS_TOKEN_URL`), `TOKENRY_CLIENT_ID` with `TOKENRY_CLIENT_SECRET` or `…_FILE`, or with
+    `TOKENRY_CLIENT_KEY_FILE` (which needs the issuer's identifier), or `CREDENTIALS_DIR` with `client.json`
+    (and `user.json`), `TOKENRY_REALM`.
 
     Args:
         scope: Scopes to ask for: names, or one string with spaces; none: the client's default scopes.
@@ -87,6 +91,8 @@ class ClientCredentials:
         token_url: The token endpoint, where it is not to be found.
         client_id: Client identifier.
         client_secret: Its secret.
+        private_key: In place of a secret: the P-256 key whose public half is registered with the client, or the
+            PEM file with it, read anew for each request. Needs the issuer's identifier.
         credentials_dir: Folder with `client.json`; read anew for each request.
         grant: `client_credentials`, or `password` with the user of `user.json`.
         realm: Realm to ask in.
@@ -109,6 +115,7 @@ class ClientCredentials:
         token_url: str | None = None,
         client_id: str | None = None,
         client_secret: str | Secret | None = None,
+        private_key: PrivateKey | Path | str | None = None,
         credentials_dir: Path | str | None = None,
         grant: str = CLIENT_CREDENTIALS,
         realm: str | None = None,
@@ -137,7 +144,11 @@ class ClientCredentials:
             client_secret=client_secret,
             folder=credentials_dir,
             grant=grant,
+            private_key=private_key,
         )
+        self._name = issuer or environ.get("TOKENRY_ISSUER")
+        if self._name is None and _signs(self._credentials):
+            raise ConfigurationError(["a private key needs the issuer's identifier: set issuer, or TOKENRY_ISSUER"])
         self._issuer, self._token_url = _endpoint(issuer, token_url, environ, allow_plain_http=allow_plain_http)
         self._found: tuple[float, str] | None = None
         self._schedule = Schedule()
@@ -281,7 +292,7 @@ class ClientCredentials:
 
     def _fetch_once(self, *, deadline: float) -> tuple[AccessToken, float]:
         secrets = self._credentials.read()
-        request = token_request(self._url(deadline), self._grant, secrets, deadline_seconds=deadline)
+        request = self._request(secrets, deadline)
         started = self._clock.now()
         issued = read_token_response(self._fetcher.fetch(request), wanted=self._grant.scope)
         value = issued.value.reveal()
@@ -304,6 +315,20 @@ class ClientCredentials:
             response = self._fetcher.fetch(Request(url=url, max_bytes=MAX_METADATA_BYTES, deadline_seconds=deadline))
             answers.append(str(response.status))
             if response.status == 200:  # noqa: PLR2004 -- OK
+    def _request(self, secrets: ClientSecrets | ClientKey, deadline: float) -> Request:
+        url = self._url(deadline)
+        if isinstance(secrets, ClientSecrets):
+            return token_request(url, self._grant, secrets, deadline_seconds=deadline)
+        return signed_token_request(
+            url,
+            self._grant,
+            secrets,
+            audience=self._name or "",
+            now=self._clock.now(),
+            jti=token_urlsafe(_JTI_BYTES),
+            deadline_seconds=deadline,
+        )
+
                 endpoint = parse_metadata(response.body, issuer=issuer).token_endpoint
                 if endpoint is None:
                     raise ProtocolError("the issuer's metadata name no token_endpoint")
@@ -437,10 +462,16 @@ def _endpoint(
 
 def _name_of(credentials: object) -> str:
     secrets = getattr(credentials, "secrets", None)
-    client_id = secrets.client_id if isinstance(secrets, ClientSecrets) else getattr(credentials, "client_id", None)
+    if isinstance(secrets, ClientSecrets | ClientKey):
+        return f" for client {secrets.client_id!r}"
+    client_id = getattr(credentials, "client_id", None)
     return f" for client {client_id!r}" if client_id else ""
 
 
 def _again(error: TokenFetchError) -> TokenFetchError:
     """Return a copy, so that two who are told of one failure do not share a traceback."""
     return TokenFetchError(str(error), error=error.error, retryable=error.retryable)
+def _signs(credentials: object) -> bool:
+    return isinstance(credentials, KeyFile) or isinstance(getattr(credentials, "secrets", None), ClientKey)
+
+
