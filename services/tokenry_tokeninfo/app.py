@@ -16,6 +16,7 @@ from tokenry_tokeninfo.openapi import document
 from tokenry_tokeninfo.ports import Refusals
 from tokenry_tokeninfo.quick import Quick
 from tokenry_tokeninfo.settings import read_audiences
+from tokenry_tokeninfo.signed_answers import AnswerSigner, read_answer_keys
 from tokenry_tokeninfo.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def create_app(
         introspection_audiences=read_audiences(settings.introspection_audiences),
         upstream=_upstream(settings, calls=calls, clock=clock),
         refusals=refusals,
+        introspection_scopes={
+            name: tuple(seen) for name, seen in read_audiences(settings.introspection_scopes).items()
+        },
+        signer=_signer(settings),
     )
     if settings.log_level != "debug":  # which logs every request, by itself
         app[QUICK] = Quick(
@@ -106,10 +111,18 @@ def _add_routes(app: web.Application, handlers: Handlers) -> None:
     router.add_get("/oauth2/tokeninfo", handlers.token_info, allow_head=False)
     router.add_post("/oauth2/tokeninfo", handlers.token_info)
     router.add_post("/oauth2/introspect", handlers.introspect)
+    router.add_get("/oauth2/introspect/keys", handlers.introspection_keys)
     router.add_get("/oauth2/connect/keys", handlers.jwks)
     router.add_route("*", "/auth", handlers.auth_by_query)
     router.add_route("*", "/auth/{rest:.*}", handlers.auth_by_header)
     router.add_get("/health", handlers.health)
+
+
+def _signer(settings: Settings) -> AnswerSigner | None:
+    keys, envelope_key = settings.introspection_keys, settings.introspection_envelope_key
+    if keys is None or envelope_key is None:
+        return None
+    return AnswerSigner(read_answer_keys(keys, envelope_key=envelope_key), issuer=settings.issuer_identifier)
 
 
 def _upstream(settings: Settings, *, calls: Outgoing, clock: Clock) -> Upstream | None:

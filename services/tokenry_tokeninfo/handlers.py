@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import hdrs, web
@@ -23,7 +23,7 @@ from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.client_authentication import read_client_credential
 from tokenry.oauth.errors import OAuthError, bearer_challenge, invalid_request, temporarily_unavailable
 from tokenry.oauth.form import FORM, Form, parse_form, parse_query
-from tokenry.oauth.introspection import INACTIVE, active_response, parse_introspection_request
+from tokenry.oauth.introspection import INACTIVE, parse_introspection_request
 from tokenry.revocation.stamps import LIST_HEADER, ListStamp
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry.serving.application import authorization_values, read_body
@@ -39,7 +39,9 @@ from tokenry_tokeninfo.auth_policy import (
     policy_from_query,
 )
 from tokenry_tokeninfo.callers import INTROSPECT_SCOPE, not_authenticated
+from tokenry_tokeninfo.introspected import introspection, opaque_introspection
 from tokenry_tokeninfo.ports import TimedOut, Unreachable
+from tokenry_tokeninfo.signed_answers import MEDIA_TYPE, accepts_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +55,8 @@ if TYPE_CHECKING:
     from tokenry_tokeninfo.callers import ClientExchange
     from tokenry_tokeninfo.measures import Measures
     from tokenry_tokeninfo.ports import Refusals, Validation
-    from tokenry_tokeninfo.upstream import Upstream
+    from tokenry_tokeninfo.signed_answers import AnswerSigner
+    from tokenry_tokeninfo.upstream import Upstream, UpstreamAnswer
 
 LIST_STAMP = web.RequestKey("list_stamp", str)
 JSON = "application/json"
@@ -81,9 +84,14 @@ class Handlers:
         introspection_audiences: Mapping[str, frozenset[str]],
         upstream: Upstream | None,
         refusals: Refusals,
+        introspection_scopes: Mapping[str, tuple[str, ...]],
+        signer: AnswerSigner | None,
     ) -> None:
         """See `tokenry_tokeninfo.app.create_app`."""
         self._refusals = refusals
+        self._introspection_scopes = introspection_scopes
+        self._signer = signer
+        self._vary = {} if signer is None else {hdrs.VARY: hdrs.ACCEPT}
         self._issuer = issuer
         self._clock = clock
         self._validation = validation
@@ -106,14 +114,16 @@ class Handlers:
             return web.Response(status=400, body=NO_TOKEN_BODY, content_type=JSON)
         try:
             if self._upstream is not None and token.count(".") != _DOTS_OF_A_JWS:
-                return await self._ask_upstream(self._upstream, token)
+                answer = await self._ask_upstream(self._upstream, token)
+                cache = "HIT" if answer.remembered else "MISS"
+                return web.Response(body=answer.body, content_type=JSON, headers={"X-Cache": cache})
             info = await self._validate(token, audience=audience)
         except InvalidToken as error:
             return _invalid_token(error)
         body = token_info_body(token, info, now=self._clock.now())
         return web.Response(body=body, content_type=JSON)
 
-    async def _ask_upstream(self, upstream: Upstream, token: str) -> web.Response:
+    async def _ask_upstream(self, upstream: Upstream, token: str) -> UpstreamAnswer:
         results = self._measures.upstream
         try:
             answer = await upstream.ask(token)
@@ -127,31 +137,54 @@ class Handlers:
             results["failed"].inc()
             _log.warning("upstream token info failed", problem=str(error))
             raise Problem(502, "the upstream token info cannot be used now") from None
-        cache = "HIT" if answer.remembered else "MISS"
-        results[cache.lower()].inc()
-        return web.Response(body=answer.body, content_type=JSON, headers={"X-Cache": cache})
+        results["hit" if answer.remembered else "miss"].inc()
+        return answer
 
     # --- introspection ------------------------------------------------------------------------------------
 
     async def introspect(self, request: web.Request) -> web.Response:
-        """Answer `POST /oauth2/introspect` (RFC 7662 section 2)."""
+        """Answer `POST /oauth2/introspect` (RFC 7662 section 2), signed where that was asked for (RFC 9701)."""
         self._stamp(request)
+        signer = self._signer if accepts_jwt(request.headers.getall(hdrs.ACCEPT, ())) else None
         form = parse_form(await read_body(request), content_type=request.headers.get(hdrs.CONTENT_TYPE))
-        caller = await self._authenticate(request, form)
+        caller = await self._authenticate(request, form, signed=signer is not None)
         self._throttle(caller)
         token = parse_introspection_request(form)
-        results = self._measures.introspections
         try:
-            info = await self._validate(token, audience=form.one("audience"))
+            answer = await self._introspected(token, caller, audience=form.one("audience"))
         except InvalidToken:
-            info = None
-        if info is None or not self._may_see(caller, info):
-            results["inactive"].inc()
-            return web.Response(body=INACTIVE, content_type=JSON)
-        results["active"].inc()
-        return web.Response(body=dump_json(active_response(info)), content_type=JSON)
+            answer = None
+        self._measures.introspections["inactive" if answer is None else "active"].inc()
+        if signer is not None:
+            return self._signed(signer, answer or {"active": False}, caller)
+        body = INACTIVE if answer is None else dump_json(answer)
+        return web.Response(body=body, content_type=JSON, headers=self._vary)
 
-    async def _authenticate(self, request: web.Request, form: Form) -> TokenInfo:
+    async def _introspected(self, token: str, caller: TokenInfo, *, audience: str | None) -> dict[str, Any] | None:
+        """Return what *caller* is told of *token*, or None for nothing."""
+        narrowed = self._introspection_scopes.get(_name(caller))
+        if self._upstream is not None and token.count(".") != _DOTS_OF_A_JWS:
+            if audience is not None or _name(caller) in self._introspection_audiences:
+                return None  # an opaque token has no audience
+            answer = await self._ask_upstream(self._upstream, token)
+            return opaque_introspection(answer.members, narrowed_to=narrowed, now=self._clock.now())
+        info = await self._validate(token, audience=audience)
+        return introspection(info, narrowed_to=narrowed) if self._may_see(caller, info) else None
+
+    def _signed(self, signer: AnswerSigner, answer: dict[str, Any], caller: TokenInfo) -> web.Response:
+        signed = signer.sign(answer, caller=_name(caller), now=self._clock.now())
+        if signed is None:
+            raise temporarily_unavailable("no key may sign answers now")
+        return web.Response(body=signed.encode("ascii"), content_type=MEDIA_TYPE, headers=self._vary)
+
+    async def introspection_keys(self, _request: web.Request) -> web.Response:
+        """Answer `GET /oauth2/introspect/keys`: what signed answers are verified with."""
+        if self._signer is None:
+            raise web.HTTPNotFound
+        body = self._signer.jwks(now=self._clock.now())
+        return web.Response(body=body, content_type=JSON, headers={hdrs.CACHE_CONTROL: JWKS_CACHE})
+
+    async def _authenticate(self, request: web.Request, form: Form, *, signed: bool) -> TokenInfo:
         """Return the token of the caller (RFC 7662 section 2.1)."""
         authorization = authorization_values(request)
         bearer = bearer_token(authorization)
@@ -161,7 +194,8 @@ class Handlers:
             return await self._validation.avalidate(bearer, scope=frozenset({INTROSPECT_SCOPE}), audience=self._issuer)
         credential = read_client_credential(authorization, form)
         if credential is None:
-            raise not_authenticated()
+            # RFC 9701 section 4 has another status for it.
+            raise invalid_request("authenticate to get a signed answer") if signed else not_authenticated()
         return await self._exchange.authenticate(
             credential,
             authorization=authorization,

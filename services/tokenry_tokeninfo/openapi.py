@@ -179,10 +179,14 @@ def document() -> dict[str, Any]:
                         "content": {"application/x-www-form-urlencoded": {"schema": introspection}},
                     },
                     "responses": {
-                        "200": _json(
-                            "Whether it is active, and what it says.",
-                            {"type": "object", "required": ["active"]},
-                        ),
+                        "200": {
+                            "description": "Whether it is active, and what it says; as a JWT where it was asked for.",
+                            "headers": _LIST_HEADER,
+                            "content": {
+                                "application/json": {"schema": {"type": "object", "required": ["active"]}},
+                                "application/token-introspection+jwt": {"schema": {"type": "string"}},
+                            },
+                        },
                         "400": _json("The request is malformed.", _ERROR),
                         "401": _json("The caller is not authenticated.", _ERROR, **_CHALLENGE),
                         "403": _json("The caller lacks the scope token.introspect.", _ERROR),
@@ -190,6 +194,16 @@ def document() -> dict[str, Any]:
                         "415": _json("The body is not a form.", _ERROR),
                         "429": _json("Too many introspections, or failures.", _ERROR, **_RETRY),
                         "503": _UNAVAILABLE,
+                    },
+                }
+            },
+            "/oauth2/introspect/keys": {
+                "get": {
+                    "summary": "The JWK Set that signed introspection answers are verified with (RFC 9701)",
+                    "operationId": "getIntrospectionKeys",
+                    "responses": {
+                        "200": _json("The keys; not those of access tokens.", {"type": "object", "required": ["keys"]}),
+                        "404": _json("Answers are not signed here.", _ERROR),
                     },
                 }
             },

@@ -11,6 +11,7 @@ from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import Algorithm
 from tokenry.serving.settings import Duration, Env, HttpUrl, SecretText, ServiceSettings
 from tokenry.validation.policy import TrustedIssuer
+from tokenry_tokeninfo.signed_answers import read_answer_keys
 
 OPENID_PATH = "/.well-known/openid-configuration"
 MIN_REFUSE_AGE = 31.0  # seconds: 28 between two reads, 2 for a fetch, 0.5 between replica and store
@@ -115,9 +116,10 @@ class Settings(ServiceSettings):
         Duration, Env("TOKENRY_KEYS_REFRESH_INTERVAL", "OPENID_PROVIDER_REFRESH_INTERVAL")
     ] = Field(
         30.0,
-        ge=30,
+        ge=1,
         le=300,
-        description="Seconds between two reads of the keys, 30 to 300. Larger: removed keys die later.",
+        description="Seconds between two reads of the keys, 1 to 300. Larger: removed keys die later. Smaller: the "
+        "issuer is asked more often.",
     )
     revocation_url: Annotated[HttpUrl | None, Env("TOKENRY_REVOCATION_URL", "REVOCATION_PROVIDER_URL")] = Field(
         None, description="Base URL of the revocation service; default: what the issuer's metadata say."
@@ -149,6 +151,12 @@ class Settings(ServiceSettings):
     state_folder: Path | None = Field(
         None,
         description="Folder for the last list, so that a restart never forgets a revocation; default: none.",
+    )
+    signed_list_url: str | None = Field(
+        None,
+        pattern=r"^(https?://|file:///)[\x21-\x7e]{1,4000}$",
+        description="Where the signed list is carried to (https: or file:), the second source while the "
+        "revocation service is away; the issuer's metadata name its keys. Default: none.",
     )
     leeway: Duration = Field(
         5.0,
@@ -189,6 +197,19 @@ class Settings(ServiceSettings):
         description='Which audiences a caller may ask about, as JSON such as {"orders": ["orders"]}; a '
         "caller that is not named may ask about all.",
     )
+    introspection_scopes: Annotated[str, AfterValidator(_check_audiences)] = Field(
+        "{}",
+        description='Which scopes of a token concern a caller, as JSON such as {"orders": ["orders.*", "uid"]}: it is '
+        "told no others. A caller that is not named is told all.",
+    )
+    introspection_keys: SecretText | None = Field(
+        None,
+        description="Sealed keys of the use introspection, as JSON: one, or an object with keys; best in a file. With "
+        "them callers may ask for signed answers (RFC 9701). Default: none.",
+    )
+    introspection_envelope_key: SecretText | None = Field(
+        None, description="The envelope key that those keys are sealed with, in base64url; best in a file."
+    )
     upstream_url: Annotated[HttpUrl | None, Env("TOKENRY_UPSTREAM_URL", "UPSTREAM_TOKENINFO_URL")] = Field(
         None, description="Token info service for tokens that are no JWT; default: such tokens are refused."
     )
@@ -222,6 +243,13 @@ class Settings(ServiceSettings):
             yield "TOKENRY_LIST_WARN_AGE: the warning comes after the refusal; make it smaller"
         if self.list_refuse_age < MIN_REFUSE_AGE:
             yield (f"TOKENRY_LIST_REFUSE_AGE: a list between two reads may be {MIN_REFUSE_AGE:g} s old; make it larger")
+        if (self.introspection_keys is None) != (self.introspection_envelope_key is None):
+            yield "TOKENRY_INTROSPECTION_KEYS and TOKENRY_INTROSPECTION_ENVELOPE_KEY: set both or neither"
+        elif self.introspection_keys is not None and self.introspection_envelope_key is not None:
+            try:
+                read_answer_keys(self.introspection_keys, envelope_key=self.introspection_envelope_key)
+            except ValueError as error:
+                yield f"TOKENRY_INTROSPECTION_KEYS: {error}"
         if self.max_token_lifetime != int(self.max_token_lifetime):
             yield "TOKENRY_MAX_TOKEN_LIFETIME: write whole seconds"
 

@@ -1,8 +1,10 @@
 """
 Opaque tokens: those that are no JWT are asked about at another token info service, if there is one.
 
-Its answers are remembered, good ones only, never beyond the token's own `expires_in` nor the configured
-time. The number of calls at a time is bounded; who waits for a turn waits within the same deadline.
+Its good answers are remembered, never beyond the token's own `expires_in` nor the configured time; that it does not
+know a token is remembered for `REFUSED_SECONDS`, apart from them, so that bad tokens drive no good one out. An answer
+that is too old is never given, also when there is no newer one. The number of calls at a time is bounded; who waits for
+a turn waits within the same deadline. When calls keep failing, none is made for a while (`tokenry_tokeninfo.breaker`).
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import InvalidToken, ProtocolError, Reason
 from tokenry.jose.encoding import parse_json_object
+from tokenry_tokeninfo.breaker import Breaker
 from tokenry_tokeninfo.ports import TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from tokenry_tokeninfo.ports import Outgoing
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,8192}=*")  # RFC 6750 section 2.1; no other text is sent on
+REFUSED_SECONDS = 2.0  # a token that was just made may be known everywhere by then
+MAX_REFUSED = 10_000  # some 2 MB
 _REFUSED = frozenset({400, 401, 403, 404})  # an upstream of Plan B's time says 400 for a bad token
 
 
@@ -35,10 +40,12 @@ class UpstreamAnswer:
     Attributes:
         body: Its JSON, with `expires_in` as of now.
         remembered: Whether it came from memory.
+        members: The same as an object.
     """
 
     body: bytes
     remembered: bool
+    members: dict[str, Any] = field(repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,13 @@ class Upstream:
         self._seconds = cache_seconds
         self._turn = asyncio.Semaphore(concurrency)
         self._memory: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._breaker = Breaker()
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether no calls are made because they kept failing."""
+        return self._breaker.open
 
     async def ask(self, token: str) -> UpstreamAnswer:
         """
@@ -99,11 +113,25 @@ class Upstream:
         now = self._clock.monotonic()
         if held is not None and now < held.until:
             self._memory.move_to_end(key)
-            return UpstreamAnswer(_aged(held, now), remembered=True)
+            members = _aged(held, now)
+            return UpstreamAnswer(_dump(members), remembered=True, members=members)
         self._memory.pop(key, None)
-        members = await self._fetch(token)
+        if now < self._refused.get(key, now):
+            raise InvalidToken(Reason.NOT_COMPACT)
+        if not self._breaker.admits(now):
+            raise Unreachable("the upstream keeps failing and is left alone for a while")
+        try:
+            members = await self._fetch(token)
+        except InvalidToken:
+            self._breaker.succeeded()
+            self._remember_refused(key)
+            raise
+        except BaseException:
+            self._breaker.failed(self._clock.monotonic())
+            raise
+        self._breaker.succeeded()
         self._remember(key, members, asked_at=now)
-        return UpstreamAnswer(_dump(members), remembered=False)
+        return UpstreamAnswer(_dump(members), remembered=False, members=members)
 
     async def _fetch(self, token: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
@@ -133,14 +161,22 @@ class Upstream:
         if len(self._memory) > self._size:
             self._memory.popitem(last=False)
 
+    def _remember_refused(self, key: bytes) -> None:
+        if self._size <= 0:
+            return
+        self._refused[key] = self._clock.monotonic() + REFUSED_SECONDS
+        self._refused.move_to_end(key)
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
+
     def __len__(self) -> int:
         """Return the number of answers remembered."""
         return len(self._memory)
 
 
-def _aged(held: _Remembered, now: float) -> bytes:
+def _aged(held: _Remembered, now: float) -> dict[str, Any]:
     left = int(held.members["expires_in"] - (now - held.asked_at))
-    return _dump({**held.members, "expires_in": max(0, left)})
+    return {**held.members, "expires_in": max(0, left)}
 
 
 def _dump(members: dict[str, Any]) -> bytes:

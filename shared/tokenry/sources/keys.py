@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tokenry.validation.snapshots import Snapshot
 
-REFRESH_SECONDS: Final = 60.0  # a removed key is refused at most this much later; allowed: 30 to 300
+REFRESH_SECONDS: Final = 60.0  # a removed key is refused at most this much later; allowed: 1 to 300
 HARD_AGE_SECONDS: Final = 24 * 3600.0  # an issuer that is away longer than a day must be looked at by a person
 REFETCH_WAIT_SECONDS: Final = 1.0  # what a request waits for such a fetch
 
@@ -42,7 +42,7 @@ class KeySource:
         jwks_uri: The JWK Set, where discovery is not wanted.
         metadata_uri: The metadata document, where it is not at a well-known place.
         algorithms: Signature algorithms that this issuer may use.
-        refresh_seconds: Between two reads, 30 to 300. Smaller: a removed key is refused earlier; larger:
+        refresh_seconds: Between two reads, 1 to 300. Smaller: a removed key is refused earlier; larger:
             fewer requests.
         hard_age_seconds: Age from which held keys are not handed out any more.
         fetcher: Performs the requests, for this source alone.
@@ -231,7 +231,7 @@ def _check_arguments(jwks_uri: str | None, metadata_uri: str | None, refresh_sec
                 check_url(url, allow_plain_http=True)
         except FetchFailed as failed:
             faults.append(f"{name}: {failed}")
-    if not 30 <= refresh_seconds <= 300:  # noqa: PLR2004 -- stated in the sentence
-        faults.append("refresh_seconds of the keys is 30 to 300")
+    if not 1 <= refresh_seconds <= 300:  # noqa: PLR2004 -- stated in the sentence
+        faults.append("refresh_seconds of the keys is 1 to 300")
     if faults:
         raise ConfigurationError(faults)

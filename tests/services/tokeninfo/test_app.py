@@ -91,7 +91,7 @@ async def test_the_document_names_every_route_and_method(service):
 
 PLAN_B = {
     "OPENID_PROVIDER_CONFIGURATION_URL": "https://issuer.test/.well-known/openid-configuration",
-    "OPENID_PROVIDER_REFRESH_INTERVAL": "30s",
+    "OPENID_PROVIDER_REFRESH_INTERVAL": "10s",
     "REVOCATION_PROVIDER_URL": "https://revocation.test/revocations",
     "REVOCATION_PROVIDER_REFRESH_INTERVAL": "30s",
     "REVOCATION_REFRESH_TOLERANCE": "60s",
@@ -111,6 +111,7 @@ def test_the_environment_of_planb_tokeninfo_works_as_it_is():
     assert settings.token_endpoint == "https://issuer.test/oauth2/token"
     assert settings.revocation_base_url == "https://revocation.test"
     assert (settings.upstream_url, settings.upstream_cache_size) == ("https://old.test/tokeninfo", 5)
+    assert settings.keys_refresh_interval == 10.0
     assert (settings.upstream_cache_ttl, settings.upstream_timeout) == (60.0, 0.1)
     assert (settings.listen_address, settings.metrics_listen_address) == ("127.0.0.1:9021", "127.0.0.1:9020")
     assert "seasalt" not in repr(settings)
@@ -131,7 +132,7 @@ def test_the_issuer_is_required_one_way_or_the_other():
         ("TOKENRY_LEEWAY", "61"),
         ("TOKENRY_MAX_TOKEN_LIFETIME", "0"),
         ("TOKENRY_MAX_TOKEN_LIFETIME", "0.5"),
-        ("TOKENRY_KEYS_REFRESH_INTERVAL", "10s"),
+        ("TOKENRY_KEYS_REFRESH_INTERVAL", "900ms"),
         ("TOKENRY_TRUSTED_ISSUERS", "{}"),
         ("TOKENRY_TRUSTED_ISSUERS", '[{"issuer": "https://a.test"}]'),
         ("TOKENRY_TRUSTED_ISSUERS", '[{"issuer": "https://a.test", "max_token_lifetime": 60, "x": 1}]'),
@@ -141,6 +142,8 @@ def test_the_issuer_is_required_one_way_or_the_other():
          '[{"issuer": "https://a.test", "max_token_lifetime": 60, "algorithms": ["RS256"], "foreign": false}]'),
         ("TOKENRY_INTROSPECTION_AUDIENCES", "[]"),
         ("TOKENRY_INTROSPECTION_UNKNOWN", "1"),
+        ("TOKENRY_INTROSPECTION_SCOPES", '{"orders": "orders.*"}'),
+        ("TOKENRY_INTROSPECTION_KEYS", "{}"),
         ("UPSTREAM_TIMEOUT", "soon"),
     ],
 )  # fmt: skip

@@ -3,11 +3,13 @@ import json
 
 import pytest
 
-from tests.support.access_tokens import token
+from tests.support.access_tokens import NOW, token
+from tokenry.errors import InvalidToken
 from tokenry.jose.encoding import dump_json
 from tokenry.testing.clock import FakeClock
+from tokenry_tokeninfo.breaker import FAILURES, FIRST_PAUSE_SECONDS
 from tokenry_tokeninfo.ports import Answer, TimedOut, Unreachable
-from tokenry_tokeninfo.upstream import Upstream
+from tokenry_tokeninfo.upstream import REFUSED_SECONDS, Upstream
 
 URL = "https://upstream.test/tokeninfo"
 
@@ -52,14 +54,109 @@ async def test_without_a_life_it_is_not_remembered(start, expires_in):
         assert [(await service.info("opaque")).headers["X-Cache"] for _ in range(2)] == ["MISS", "MISS"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403])
-async def test_a_token_that_it_refuses_is_401_and_not_remembered(start, status):
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_token_that_it_refuses_is_401_and_remembered_for_a_moment(start, status):
     async with start(upstream_url=URL) as service:
         service.calls.handle = lambda _: Answer(status=status, body=b"{}")
         for _ in range(2):
             answer = await service.info("opaque")
             assert (answer.status, answer.json["error"]) == (401, "invalid_token")
-        assert len(service.calls.asked) == 2
+        assert len(service.calls.asked) == 1
+        service.calls.handle = lambda _: said()
+        service.clock.advance(REFUSED_SECONDS)
+        assert (await service.info("opaque")).status == 200
+
+
+async def test_bad_tokens_drive_no_good_one_out():
+    calls = Answers(lambda token: said() if token == "good" else Answer(status=401, body=b"{}"))
+    asked = upstream(calls, cache_size=2)
+    await asked.ask("good")
+    for number in range(50):
+        with pytest.raises(InvalidToken):
+            await asked.ask(f"bad-{number}")
+    assert (await asked.ask("good")).remembered
+
+
+async def test_an_upstream_that_keeps_failing_is_left_alone_and_tried_again():
+    clock, working = FakeClock(), False
+    calls = Answers(lambda _: said() if working else Answer(status=500, body=b""))
+    asked = upstream(calls, clock=clock)
+    for number in range(FAILURES + 3):
+        with pytest.raises(Unreachable):
+            await asked.ask(f"t{number}")
+    assert (calls.count, asked.left_alone) == (FAILURES, True)
+    clock.advance(FIRST_PAUSE_SECONDS)
+    for _ in range(2):  # one trial, which fails
+        with pytest.raises(Unreachable):
+            await asked.ask("t")
+    assert calls.count == FAILURES + 1
+    working = True
+    clock.advance(2 * FIRST_PAUSE_SECONDS)
+    assert not (await asked.ask("t")).remembered
+    assert not asked.left_alone
+
+
+async def test_that_it_refuses_tokens_is_no_failure():
+    asked = upstream(Answers(lambda _: Answer(status=401, body=b"{}")))
+    for number in range(3 * FAILURES):
+        with pytest.raises(InvalidToken):
+            await asked.ask(f"t{number}")
+    assert not asked.left_alone
+
+
+async def test_an_old_yes_is_not_given_when_there_is_no_newer_one():
+    clock, working = FakeClock(), True
+    asked = upstream(Answers(lambda _: said() if working else Answer(status=500, body=b"")), clock=clock)
+    await asked.ask("t")
+    working = False
+    clock.advance(9)  # `cache_seconds`
+    for _ in range(FAILURES + 2):
+        with pytest.raises(Unreachable):
+            await asked.ask("t")
+
+
+class Answers:
+    def __init__(self, answer):
+        self.answer, self.count = answer, 0
+
+    async def call(self, _method, _url, *, headers, **_more):
+        self.count += 1
+        return self.answer(headers["Authorization"].removeprefix("Bearer "))
+
+
+def upstream(calls, **changes):
+    settings = {
+        "clock": FakeClock(), "timeout_seconds": 1, "cache_size": 100, "cache_seconds": 9, "concurrency": 5,
+    }  # fmt: skip
+    return Upstream(url=URL, calls=calls, **settings | changes)
+
+
+# --- introspection of opaque tokens -------------------------------------------------------------------------
+
+
+async def test_an_opaque_token_is_introspected_upstream(start):
+    async with start(upstream_url=URL, introspection_scopes='{"gateway": ["orders.*"]}') as service:
+        service.calls.handle = lambda _: said(scope=["uid", "orders.read"], realm="/services", expires_in=100.5)
+        for _ in range(2):
+            assert (await service.introspect("opaque")).json == {
+                "active": True, "sub": "old", "realm": "/services", "scope": "orders.read", "token_type": "Bearer",
+                "exp": NOW + 100,
+            }  # fmt: skip
+        assert len(service.calls.asked) == 1
+        service.calls.handle = lambda _: Answer(status=401, body=b"{}")
+        assert (await service.introspect("other")).body == b'{"active":false}'
+        service.calls.handle = lambda _: Answer(status=500, body=b"")
+        assert (await service.introspect("third")).status == 502
+        assert (await service.introspect("fourth", audience="x")).body == b'{"active":false}'
+
+
+@pytest.mark.parametrize("members", [{"scope": None}, {"scope": ["a b"]}, {"scope": [1]}, {"scope": "uid"},
+                                     {"scope": [], "expires_in": "10"}, {"scope": [], "expires_in": 0},
+                                     {"scope": [], "expires_in": True}])  # fmt: skip
+async def test_what_is_no_token_info_makes_no_token_active(start, members):
+    async with start(upstream_url=URL) as service:
+        service.calls.handle = lambda _: said(**members)
+        assert (await service.introspect("opaque")).body == b'{"active":false}'
 
 
 @pytest.mark.parametrize(
@@ -113,27 +210,19 @@ async def test_calls_at_a_time_are_bounded_and_waiting_counts_against_the_deadli
                 running -= 1
             return said()
 
-    upstream = Upstream(
-        url=URL, calls=Slow(), clock=FakeClock(), timeout_seconds=0.25, cache_size=9, cache_seconds=9, concurrency=2
-    )
-    outcomes = await asyncio.gather(*(upstream.ask(f"t{n}") for n in range(10)), return_exceptions=True)
+    asked = upstream(Slow(), timeout_seconds=0.25, concurrency=2)
+    outcomes = await asyncio.gather(*(asked.ask(f"t{n}") for n in range(10)), return_exceptions=True)
     assert most == 2
     assert {type(outcome).__name__ for outcome in outcomes} == {"UpstreamAnswer", "TimedOut"}
 
 
 async def test_memory_is_bounded_by_count():
-    class Quick:
-        async def call(self, *_args, **_more):
-            return said()
-
-    upstream = Upstream(
-        url=URL, calls=Quick(), clock=FakeClock(), timeout_seconds=1, cache_size=3, cache_seconds=9, concurrency=1
-    )
+    asked = upstream(Answers(lambda _: said()), cache_size=3)
     for number in range(10):
-        await upstream.ask(f"t{number}")
-    assert len(upstream) == 3
-    assert (await upstream.ask("t9")).remembered
-    assert not (await upstream.ask("t0")).remembered
+        await asked.ask(f"t{number}")
+    assert len(asked) == 3
+    assert (await asked.ask("t9")).remembered
+    assert not (await asked.ask("t0")).remembered
 
 
 def test_the_answer_shows_no_token():

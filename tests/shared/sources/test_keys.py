@@ -339,7 +339,7 @@ def test_events_are_told_and_a_listener_that_fails_stops_nothing(issuer, script,
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"refresh_seconds": 29}, {"refresh_seconds": 301}, {"jwks_uri": "ftp://h/"}, {"metadata_uri": "h"}],
+    [{"refresh_seconds": 0.9}, {"refresh_seconds": 301}, {"jwks_uri": "ftp://h/"}, {"metadata_uri": "h"}],
 )
 def test_unusable_settings_are_refused(arguments):
     with pytest.raises(ConfigurationError):
