@@ -86,6 +86,7 @@ def services(folder: DevFolder, addresses: Addresses, identities: Identities) ->
         "tokeninfo": {
             "TOKENRY_REVOCATION_URL": addresses.revocation,
             "TOKENRY_STATE_FOLDER": str(folder.state),
+            "TOKENRY_SIGNED_LIST_URL": (folder.published / "revocation-list.jwt").as_uri(),
             # Two realms, so that a client without one cannot be told apart otherwise.
             "TOKENRY_INTROSPECTION_REALM": REALM,
         },
@@ -93,6 +94,8 @@ def services(folder: DevFolder, addresses: Addresses, identities: Identities) ->
             "TOKENRY_STORE_URL": f"sqlite:///{folder.revocations}",
             "TOKENRY_REVOCATION_HASHING_SALT": identities.salt,
             "TOKENRY_RULES_URL": folder.credentials.as_uri() + "/",
+            "TOKENRY_LIST_PUBLISH_URL": folder.published.as_uri() + "/",
+            "TOKENRY_LIST_ENVELOPE_KEY_FILE": str(folder.envelope_key),
         },
     }
     urls = {"issuer": addresses.issuer, "tokeninfo": addresses.tokeninfo, "revocation": addresses.revocation}

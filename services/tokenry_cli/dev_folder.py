@@ -52,6 +52,7 @@ class DevFolder:
         self.revocations = self.root / "revocations.sqlite"
         self.logs = self.root / "logs"
         self.state = self.root / "state"
+        self.published = self.root / "published"
         self._identities = self.root / "identities.json"
 
     @contextmanager
@@ -63,7 +64,7 @@ class DevFolder:
             ConfigurationError: The folder cannot be made, or another process holds it.
         """
         try:
-            for folder in (self.root, self.logs, self.state):
+            for folder in (self.root, self.logs, self.state, self.published):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self.root / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:

@@ -68,6 +68,15 @@ def _keys(folder: DevFolder, now: int) -> None:
             activate_at=now - _DAY,
             retire_at=now + _KEY_LIVES,
         )
+    if not any(retire_at > now + _DAY for _, retire_at in _key_times(folder, use="list")):
+        bootstrap.create_signing_key(
+            folder.credentials,
+            envelope_key,
+            publish_at=now - _DAY,
+            activate_at=now - _DAY,
+            retire_at=now + _KEY_LIVES,
+            use="list",
+        )
     if not any(activate_at > now for activate_at, _ in known):
         bootstrap.create_signing_key(
             folder.credentials,
@@ -78,7 +87,8 @@ def _keys(folder: DevFolder, now: int) -> None:
         )
 
 
-def _key_times(folder: DevFolder) -> Iterator[tuple[int, int]]:
+def _key_times(folder: DevFolder, *, use: str = "token") -> Iterator[tuple[int, int]]:
     for path in sorted((folder.credentials / "keys").glob("*.json")):
         key = json.loads(path.read_bytes())
-        yield key["activate_at"], key["retire_at"]
+        if key["use"] == use:
+            yield key["activate_at"], key["retire_at"]

@@ -25,10 +25,19 @@ from tokenry_issuer.handlers import JwkSetEndpoint, MetadataEndpoints, TokenEndp
 from tokenry_issuer.instruments import Instruments
 from tokenry_issuer.issuance import Revocations, TokenIssuance
 from tokenry_issuer.keyring import Keyring
-from tokenry_issuer.metadata import JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH, metadata_paths, token_endpoint
+from tokenry_issuer.metadata import (
+    JWKS_PATH,
+    LIST_JWKS_PATH,
+    OPENID_PATH,
+    RFC8414_PATH,
+    TOKEN_PATH,
+    metadata_paths,
+    token_endpoint,
+)
 from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.passwords import SecretChecks
 from tokenry_issuer.refreshing import Refresher
+from tokenry_issuer.replay import UsedAssertions
 
 if TYPE_CHECKING:
     import random
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
-from tokenry_issuer.replay import UsedAssertions
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.ports import ObjectStore
     from tokenry_issuer.settings import Settings
@@ -172,6 +180,7 @@ class Issuer:
             observe=self.instruments.secret_checked,
         )
         limits = AttemptLimits(per_pair=settings.failures_per_client, per_address=settings.failures_per_address)
+        admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
         self.issuance = TokenIssuance(
             issuer=settings.issuer,
             clock=clock,
@@ -180,19 +189,10 @@ class Issuer:
             keyring=self.keyring,
             authenticator=Authenticator(
                 checks=self._checks,
-        admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
                 admission=admission,
                 clock=clock,
                 uniform=chance.uniform,
             ),
-            revocations=revocations,
-            instruments=self.instruments,
-        )
-        self.instruments.watch(
-            credentials=self.credentials,
-            keyring=self.keyring,
-            checks=self._checks,
-            revocations=revocations,
             assertions=AssertionAuthenticator(
                 issuer=settings.issuer,
                 token_endpoint=token_endpoint(settings.issuer),
@@ -202,6 +202,14 @@ class Issuer:
                 decoy=PrivateKey.generate().public,
                 on_endpoint_audience=self.instruments.endpoint_audience,
             ),
+            revocations=revocations,
+            instruments=self.instruments,
+        )
+        self.instruments.watch(
+            credentials=self.credentials,
+            keyring=self.keyring,
+            checks=self._checks,
+            revocations=revocations,
             lifetime=self._lifetime,
         )
         self.health.add("credentials", self._check_credentials)
@@ -218,13 +226,14 @@ class Issuer:
             max_age=int(self._settings.jwks_max_age),
             uniform=self._uniform,
         )
-        documents = MetadataEndpoints(self._settings, self.credentials)
+        documents = MetadataEndpoints(self._settings, self.credentials, self.keyring)
         path = urlsplit(self._settings.issuer).path.rstrip("/")
         for prefix in dict.fromkeys(("", path)):
             app.router.add_post(prefix + TOKEN_PATH, tokens.post)
             app.router.add_post(prefix + TOKEN_ALIAS, tokens.post)
             app.router.add_get(prefix + JWKS_PATH, keys.get)
             app.router.add_get(prefix + JWKS_ALIAS, keys.get)
+            app.router.add_get(prefix + LIST_JWKS_PATH, keys.get_list_keys)
         rfc8414, openid = metadata_paths(self._settings.issuer)
         for place in dict.fromkeys((RFC8414_PATH, rfc8414)):
             app.router.add_get(place, documents.authorization_server)

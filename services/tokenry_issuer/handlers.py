@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.credentials import Credentials
     from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.issuance import Revocations, TokenIssuance
-    from tokenry_issuer.keyring import Keyring
+    from tokenry_issuer.keyring import JwkSet, Keyring
     from tokenry_issuer.settings import Settings
 
 METADATA_MAX_AGE = 300  # seconds; as long as the longest of a JWK Set
@@ -73,6 +73,16 @@ class JwkSetEndpoint:
         if revoked is not None:
             self._keyring.obey(revoked)
         published = None if self._revocations.waiting else self._keyring.jwk_set()
+        return self._answer(request, published)
+
+    async def get_list_keys(self, request: web.Request) -> web.Response:
+        """Answer with the keys that signed revocation lists are verified with, never those of tokens."""
+        revoked = self._revocations.current()
+        if revoked is not None:
+            self._keyring.obey(revoked)
+        return self._answer(request, self._keyring.list_jwk_set())
+
+    def _answer(self, request: web.Request, published: JwkSet | None) -> web.Response:
         if published is None:
             raise temporarily_unavailable("there is no key to publish", retry_after=1)
         headers = {hdrs.ETAG: published.etag, hdrs.CACHE_CONTROL: f"public, max-age={self._jittered()}"}
@@ -87,9 +97,10 @@ class JwkSetEndpoint:
 class MetadataEndpoints:
     """Both well-known documents (RFC 8414 section 3)."""
 
-    def __init__(self, settings: Settings, credentials: Credentials) -> None:
-        """Describe what *settings* and *credentials* offer."""
+    def __init__(self, settings: Settings, credentials: Credentials, keyring: Keyring) -> None:
+        """Describe what *settings*, *credentials* and *keyring* offer."""
         self._settings = settings
+        self._keyring = keyring
         self._credentials = credentials
 
     async def authorization_server(self, _request: web.Request) -> web.Response:
@@ -113,6 +124,7 @@ class MetadataEndpoints:
             revocation_url=self._settings.revocation_url,
             grant_types=grant_types,
             scopes=self._settings.scopes_supported,
+            list_keys=self._keyring.list_jwk_set() is not None,
         )
 
 

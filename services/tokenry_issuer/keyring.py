@@ -21,12 +21,22 @@ from tokenry_issuer.key_schedule import KeySchedule
 from tokenry_issuer.mirror import Mirror
 from tokenry_issuer.ports import StoreUnavailable
 from tokenry_issuer.realms import Refusal, RefusedObject
-from tokenry_issuer.signing_keys import KEYS_PREFIX, KeyUse, SigningKey, open_key, read_key_name, read_stored_key
+from tokenry_issuer.signing_keys import (
+    KEYS_PREFIX,
+    KeyUse,
+    PublishedKey,
+    SigningKey,
+    open_key,
+    published_key,
+    read_key_name,
+    read_stored_key,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from tokenry.clock import Clock
+    from tokenry.jose.jwk import PublicKey
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
     from tokenry_issuer.key_schedule import KeyState, KeyTimes
@@ -50,15 +60,8 @@ class JwkSet:
     etag: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _OtherUse:
-    """A key in the same folder that signs something else: none of this service's business."""
-
-    use: KeyUse
-
-
 class Keyring:
-    """The keys that sign access tokens."""
+    """The keys that sign access tokens, and the public halves of those that sign lists."""
 
     def __init__(
         self,
@@ -91,7 +94,9 @@ class Keyring:
         self._revoked: frozenset[str] = frozenset()
         self._judged: tuple[RevocationList, frozenset[str]] | None = None
         self._published: tuple[tuple[str, ...], JwkSet] | None = None
-        self._mirror: Mirror[str, SigningKey | _OtherUse] = Mirror(
+        self._others: dict[str, PublishedKey] = {}
+        self._published_lists: tuple[tuple[str, ...], JwkSet] | None = None
+        self._mirror: Mirror[str, SigningKey | PublishedKey] = Mirror(
             store,
             KEYS_PREFIX,
             read_key=read_key_name,
@@ -112,8 +117,9 @@ class Keyring:
         if await self._mirror.refresh():
             keys = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, SigningKey)}
             self._keys = keys
+            self._others = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, PublishedKey)}
             self._schedule = KeySchedule(tuple(key.times for key in keys.values()), self._announce)
-            self._published = None
+            self._published = self._published_lists = None
             _log.info("keys loaded", kids=sorted(keys))
         if not self._keys:
             raise StoreUnavailable("no_key")
@@ -125,7 +131,7 @@ class Keyring:
 
     def obey(self, revocations: RevocationList) -> None:
         """Stop using the keys that *revocations* names; cheap when nothing changed since the last call."""
-        kids = frozenset(self._keys)
+        kids = frozenset(self._keys) | frozenset(self._others)
         if self._judged is not None and self._judged[0] is revocations and self._judged[1] == kids:
             return
         named = {kid for kid in kids - self._revoked if self._is_revoked(kid, revocations)}
@@ -133,7 +139,7 @@ class Keyring:
         if named:
             _log.error("signing keys revoked", kids=sorted(named))
             self._revoked |= named
-            self._published = None
+            self._published = self._published_lists = None
 
     def signer(self, *, lifetime: int) -> SigningKey | None:
         """Return the key that signs a token that lives *lifetime* seconds, or None."""
@@ -146,10 +152,23 @@ class Keyring:
         if not kids:
             return None
         if self._published is None or self._published[0] != kids:
-            body = KeySet.of(self._issuer, [self._keys[kid].public for kid in kids]).to_jwks()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            self._published = (kids, JwkSet(body, etag))
+            self._published = (kids, self._jwk_set(self._keys[kid].public for kid in kids))
         return self._published[1]
+
+    def list_jwk_set(self) -> JwkSet | None:
+        """Return the JWK Set of the keys that sign revocation lists, or None when there is none."""
+        now = self._clock.now()
+        lists = {kid: key for kid, key in self._others.items() if key.use is KeyUse.LIST and kid not in self._revoked}
+        kids = tuple(sorted(kid for kid, key in lists.items() if key.times.published(now)))
+        if not kids:
+            return None
+        if self._published_lists is None or self._published_lists[0] != kids:
+            self._published_lists = (kids, self._jwk_set(lists[kid].public for kid in kids))
+        return self._published_lists[1]
+
+    def _jwk_set(self, keys: Iterable[PublicKey]) -> JwkSet:
+        body = KeySet.of(self._issuer, keys).to_jwks()
+        return JwkSet(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
     def states(self, *, lifetime: int) -> dict[str, tuple[KeyState, KeyTimes]]:
         """Return every key that is not revoked with its state, for metrics and the verbose readiness."""
@@ -168,10 +187,10 @@ class Keyring:
         hit = revocations.hits(token, now=self._clock.now())
         return hit is not None and hit.kind is Kind.KEY
 
-    def _read(self, kid: str, body: bytes) -> SigningKey | _OtherUse:
+    def _read(self, kid: str, body: bytes) -> SigningKey | PublishedKey:
         stored = read_stored_key(body, kid=kid)
         if stored.use is not KeyUse.TOKEN:
-            return _OtherUse(use=stored.use)
+            return published_key(stored)  # sealed for another role: its envelope key is not here
         return open_key(stored, envelope=self._envelope)
 
     def _report(self, path: str, refused: RefusedObject) -> None:

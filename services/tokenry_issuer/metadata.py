@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
 JWKS_PATH = "/.well-known/jwks.json"
+LIST_JWKS_PATH = "/.well-known/revocation-list-jwks.json"
 RFC8414_PATH = "/.well-known/oauth-authorization-server"
 OPENID_PATH = "/.well-known/openid-configuration"
 
@@ -34,6 +35,7 @@ def build_metadata(
     revocation_url: str | None,
     grant_types: Iterable[str],
     scopes: Iterable[str] = (),
+    list_keys: bool = False,
 ) -> dict[str, Any]:
     """
     Return the members of the document at `RFC8414_PATH`.
@@ -44,6 +46,7 @@ def build_metadata(
         revocation_url: Base URL of the revocation service, if there is one.
         grant_types: Grants that some realm allows.
         scopes: Scopes to advertise; none: the member is left out.
+        list_keys: Whether there is a key that signs revocation lists.
     """
     base = issuer.rstrip("/")
     members: dict[str, Any] = {
@@ -53,10 +56,10 @@ def build_metadata(
         "grant_types_supported": sorted(grant_types),
         "response_types_supported": ["none"],
         "token_endpoint_auth_methods_supported": list(CLIENT_METHODS),
+        "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "claims_supported": list(CLAIMS),
     }
     if tokeninfo_url is not None:
-        "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         members["introspection_endpoint"] = tokeninfo_url.rstrip("/") + "/oauth2/introspect"
         members["introspection_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)
     if revocation_url is not None:
@@ -64,9 +67,16 @@ def build_metadata(
         members["revocation_endpoint"] = root + "/oauth2/revoke"
         members["revocation_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)
         members["revocation_list_uri"] = root + "/revocations"
+    if list_keys:
+        members["revocation_list_jwks_uri"] = base + LIST_JWKS_PATH
     if advertised := sorted(scopes):
         members["scopes_supported"] = advertised
     return members
+
+
+def token_endpoint(issuer: str) -> str:
+    """Return the URL of the token endpoint."""
+    return issuer.rstrip("/") + TOKEN_PATH
 
 
 def build_openid_configuration(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -74,11 +84,6 @@ def build_openid_configuration(metadata: dict[str, Any]) -> dict[str, Any]:
     return {
         **metadata,
         "subject_types_supported": ["public"],
-def token_endpoint(issuer: str) -> str:
-    """Return the URL of the token endpoint."""
-    return issuer.rstrip("/") + TOKEN_PATH
-
-
         "id_token_signing_alg_values_supported": ["ES256"],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenry_issuer.metadata import JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH
+from tokenry_issuer.metadata import JWKS_PATH, LIST_JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH
 
 _TEXT = {"type": "string"}
 _ERROR = {
@@ -63,6 +63,7 @@ def openapi_document(issuer: str) -> dict[str, Any]:
             "/oauth2/access_token": {"post": _token("accessToken")},
             JWKS_PATH: {"get": _keys("jwks")},
             "/oauth2/connect/keys": {"get": _keys("connectKeys")},
+            LIST_JWKS_PATH: {"get": _keys("revocationListJwks")},
             RFC8414_PATH: {"get": _get("metadata", "Authorization server metadata (RFC 8414)")},
             OPENID_PATH: {"get": _get("openidConfiguration", "The same for OpenID Connect Discovery")},
         },

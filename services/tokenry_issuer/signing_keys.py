@@ -58,6 +58,22 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedKey:
+    """
+    The public half of a key of another role, which this service cannot open and only publishes.
+
+    Attributes:
+        use: What the key signs.
+        times: When it does what.
+        public: What is published.
+    """
+
+    use: KeyUse
+    times: KeyTimes
+    public: PublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
     """
     A key as it is stored, private half still sealed.
@@ -115,6 +131,23 @@ def read_stored_key(body: bytes, *, kid: str) -> StoredKey:
     if stored.kid != kid:
         raise RefusedObject(Refusal.WRONG_NAME, "the object names another key than its place does")
     return stored
+
+
+def published_key(stored: StoredKey) -> PublishedKey:
+    """
+    Return the public half of *stored*.
+
+    Raises:
+        RefusedObject: It is no key, or not the one that it is named after.
+    """
+    try:
+        public = PublicKey.from_jwk({**stored.public_jwk, "kid": stored.kid})
+        named_after = thumbprint(stored.public_jwk)
+    except (ProtocolError, ValueError):
+        raise RefusedObject(Refusal.MALFORMED, "the public half of a key is malformed") from None
+    if stored.kid != named_after:
+        raise RefusedObject(Refusal.MALFORMED, "kid is not the thumbprint of the key")
+    return PublishedKey(use=stored.use, times=stored.times, public=public)
 
 
 def open_key(stored: StoredKey, *, envelope: EnvelopeKey) -> SigningKey:

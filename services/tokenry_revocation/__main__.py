@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tokenry.clock import SystemClock
-from tokenry.errors import ConfigurationError
+from tokenry.errors import ConfigurationError, ProtocolError
 from tokenry.http.fetch import HttpFetcher
+from tokenry.jose.sealing import EnvelopeKey
 from tokenry.serving.server import EXIT_CONFIGURATION, EXIT_OK, command
 from tokenry.sources.keys import KeySource
 from tokenry_revocation.adapters.location import create_store, open_store, parse_store_url
 from tokenry_revocation.adapters.rules_directory import RulesDirectory
-from tokenry_revocation.app import create_app, needed_retention
+from tokenry_revocation.adapters.shelf_directory import DirectoryShelf
+from tokenry_revocation.app import Publishing, create_app, needed_retention
+from tokenry_revocation.list_keys import KEYS_FOLDER, ListKeys
 from tokenry_revocation.ports import StoreUnavailable
+from tokenry_revocation.rules import FOLDER
 from tokenry_revocation.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from tokenry_revocation.adapters.location import StoreLocation
+    from tokenry_revocation.publisher import Shelf
     from tokenry_revocation.rules import RuleObjects
 
 EXIT_UNAVAILABLE = 1
@@ -60,17 +65,47 @@ def store_location(settings: Settings) -> StoreLocation:
     return parse_store_url(settings.store_url, username=settings.store_username, password=settings.store_password)
 
 
-def rule_objects(url: str | None) -> RuleObjects | None:
-    """Return where the rules are: a folder, a bucket, or nowhere."""
+def rule_objects(url: str | None, *, folder: str = FOLDER) -> RuleObjects | None:
+    """Return where the rules are, or other objects of that form: a folder, a bucket, or nowhere."""
     if url is None:
         return None
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return RulesDirectory(Path(unquote(parts.path)))
+        return RulesDirectory(Path(unquote(parts.path)), folder=folder)
     from tokenry_revocation.adapters.rules_s3 import RulesBucket
 
-    prefix = parts.path.removeprefix("/")
-    return RulesBucket(parts.netloc, prefix if prefix.endswith("/") or not prefix else f"{prefix}/")
+    return RulesBucket(parts.netloc, _prefix(parts.path), folder=folder)
+
+
+def publishing(settings: Settings) -> Publishing | None:
+    """
+    Return where the signed list is put and what it is signed with; None when it is not published.
+
+    Raises:
+        ConfigurationError: The envelope key is none.
+    """
+    objects = rule_objects(settings.keys_url, folder=KEYS_FOLDER)
+    if settings.list_publish_url is None or settings.list_envelope_key is None or objects is None:
+        return None
+    try:
+        envelope = EnvelopeKey.from_text(settings.list_envelope_key.reveal())
+    except ProtocolError:
+        raise ConfigurationError(["TOKENRY_LIST_ENVELOPE_KEY: it is not 32 bytes in base64url"]) from None
+    return Publishing(shelf=_shelf(settings.list_publish_url), keys=ListKeys(objects, envelope=envelope))
+
+
+def _shelf(url: str) -> Shelf:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return DirectoryShelf(Path(unquote(parts.path)))
+    from tokenry_revocation.adapters.shelf_s3 import S3Shelf
+
+    return S3Shelf(parts.netloc, _prefix(parts.path))
+
+
+def _prefix(path: str) -> str:
+    prefix = path.removeprefix("/")
+    return prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
 
 
 def compose(settings: Settings) -> Callable[[], web.Application]:
@@ -80,6 +115,8 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
     allow_plain_http = bool(settings.plain_http_hosts)
     fetcher = HttpFetcher(allow_plain_http=allow_plain_http)
     keys = KeySource(settings.issuer, fetcher=fetcher, clock=clock)
+
+    places = publishing(settings)
 
     def token_endpoint() -> str | None:
         return None if keys.metadata is None else keys.metadata.token_endpoint
@@ -93,6 +130,7 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
             rules=rule_objects(settings.rules_url),
             fetcher=HttpFetcher(allow_plain_http=allow_plain_http),
             token_endpoint=token_endpoint,
+            publishing=places,
         )
 
     return make

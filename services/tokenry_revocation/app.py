@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import secrets
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -28,10 +30,12 @@ from tokenry_revocation.metrics import ServiceMetrics
 from tokenry_revocation.openapi import OPENAPI
 from tokenry_revocation.opening import OpeningStore
 from tokenry_revocation.ports import StoreUnavailable
+from tokenry_revocation.publisher import Publisher
 from tokenry_revocation.reading import Readers
 from tokenry_revocation.requests import MAX_BLOCK_SECONDS, MAX_KEPT_SKEW
 from tokenry_revocation.revoking import KEEP_SECONDS, Fingerprints
 from tokenry_revocation.rules import NoRules, RuleBook
+from tokenry_revocation.signed_list import Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -41,7 +45,9 @@ if TYPE_CHECKING:
     from tokenry.serving.health import Finding
     from tokenry.token_validator import Keys
     from tokenry_revocation.audit import AuditSink
+    from tokenry_revocation.list_keys import ListKeys
     from tokenry_revocation.ports import RevocationStore
+    from tokenry_revocation.publisher import Shelf
     from tokenry_revocation.rules import RuleObjects
     from tokenry_revocation.settings import Settings
 
@@ -51,9 +57,27 @@ REFUSE_AGE_SECONDS: Final = 60.0
 SHARE_SECONDS: Final = 10.0  # between two shares of this replica's view of the validators
 VIEW_TTL_SECONDS: Final = 60  # a replica that has gone is forgotten; its validators poll another one
 
+STREAM_BYTES: Final = 16  # of a publisher's run: 128 bits, so that no two runs have one name
+MISSED_ISSUES: Final = 3
+
 FEED = web.AppKey("feed", Feed)
+PUBLISHER = web.AppKey("publisher", Publisher)
 RULES = web.AppKey("rules", RuleBook)
 SERVICE_PARTS = web.AppKey("service_parts", Service)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publishing:
+    """
+    Where the signed list is put, and what it is signed with.
+
+    Attributes:
+        shelf: Where the object is.
+        keys: The keys for lists.
+    """
+
+    shelf: Shelf
+    keys: ListKeys
 
 
 def create_app(
@@ -66,6 +90,7 @@ def create_app(
     fetcher: Fetcher | None = None,
     token_endpoint: Callable[[], str | None] = lambda: None,
     audit: AuditSink = write_to_log,
+    publishing: Publishing | None = None,
 ) -> web.Application:
     """
     Return the service.
@@ -79,6 +104,7 @@ def create_app(
         fetcher: Asks the issuer about client credentials.
         token_endpoint: Returns the issuer's token endpoint as its metadata name it, once they were read.
         audit: Where audit lines go.
+        publishing: Where the signed list is put; None when it is not published here.
     """
     health, metrics = Health(), Metrics(service="revocation")
     app = create_base_app(
@@ -127,8 +153,13 @@ def create_app(
         metrics=own,
     )
     app[FEED], app[RULES], app[SERVICE_PARTS] = feed, service.rules, service
-    _add_routes(app, service, settings)
+    publisher = None if publishing is None else _publisher(publishing, service, settings)
+    if publisher is not None:
+        app[PUBLISHER] = publisher
+    _add_routes(app, service, settings, publisher)
     _add_checks(health, service, store)
+    if publisher is not None:
+        _add_publisher_check(health, publisher, settings)
     metrics.gauge(
         "tokenry_revocation_list_age_seconds",
         "Seconds since the moment up to which the published list is complete.",
@@ -140,7 +171,7 @@ def create_app(
         function=lambda: _clock_offset(store),
     )
     health.on_drain(feed.drain)
-    app.cleanup_ctx.append(_background(service, store))
+    app.cleanup_ctx.append(_background(service, store, publisher))
     return app
 
 
@@ -163,19 +194,49 @@ def _policy(settings: Settings) -> ValidationPolicy:
     return ValidationPolicy(issuers=(trusted,), audience=settings.issuer)
 
 
-def _add_routes(app: web.Application, service: Service, settings: Settings) -> None:
+def _publisher(places: Publishing, service: Service, settings: Settings) -> Publisher:
+    stream = Stream(
+        issuer=settings.issuer,
+        name=secrets.token_urlsafe(STREAM_BYTES),
+        interval=settings.list_publish_interval,
+    )
+    return Publisher(
+        feed=service.feed,
+        shelf=places.shelf,
+        keys=places.keys,
+        stream=stream,
+        max_token_lifetime=service.terms.max_token_lifetime,
+        clock=service.clock,
+        clock_is_off=lambda: service.clock_is_off,
+        metrics=service.metrics,
+    )
+
+
+def _add_publisher_check(health: Health, publisher: Publisher, settings: Settings) -> None:
+    def check() -> Finding:
+        turn = "none yet" if publisher.last is None else publisher.last.value
+        if publisher.age() > MISSED_ISSUES * settings.list_publish_interval:
+            return degraded(f"no new issue for {publisher.age():.0f} s; last turn: {turn}")
+        return ok(turn)
+
+    health.add("signed_list", check)
+
+
+def _add_routes(app: web.Application, service: Service, settings: Settings, publisher: Publisher | None) -> None:
     revocations = Revocations(service)
     readers = Readers(
         service,
         read_scope=settings.list_read_scope,
         open_reports=settings.open_reports,
         max_held=settings.max_held_requests,
+        publisher=publisher,
     )
     app.add_routes([
         web.post("/revocations", revocations.post),
         web.get("/revocations", readers.plan_b),
         web.get("/revocations/changes", readers.changes),
         web.get("/revocations/snapshot", readers.snapshot),
+        web.get("/revocations/signed", readers.signed),
         web.get("/revocations/{id:[a-z2-7]{1,64}}", revocations.get),
         web.post("/revocations/{id:[a-z2-7]{1,64}}/undo", revocations.undo),
         web.post("/oauth2/revoke", revocations.revoke_own),
@@ -217,10 +278,14 @@ def _add_checks(health: Health, service: Service, store: OpeningStore) -> None:
     health.add("rules", check_rules)
 
 
-def _background(service: Service, store: OpeningStore) -> Callable[[web.Application], AsyncIterator[None]]:
+def _background(
+    service: Service, store: OpeningStore, publisher: Publisher | None
+) -> Callable[[web.Application], AsyncIterator[None]]:
     async def running(_app: web.Application) -> AsyncIterator[None]:
         service.keys.start()
         loops: list[Coroutine[None, None, None]] = [store.open(), service.feed.run(), service.rules.run()]
+        if publisher is not None:
+            loops.append(publisher.run())
         tasks = [asyncio.create_task(each) for each in [*loops, _share(service)]]
         yield
         service.feed.drain()

@@ -62,6 +62,16 @@ class ServiceMetrics:
             "Rule objects that could not be read and are not in force.",
         )
 
+        self._list_turns = metrics.counter(
+            "tokenry_signed_list_turns",
+            "Turns of the publisher of the signed list by how they ended: published, standing_by, or why not.",
+            labels=("result",),
+        )
+
+    def list_published(self, result: str) -> None:
+        """Count one turn of the publisher."""
+        self._list_turns.labels(result).inc()
+
     def created(self, kind: RecordType) -> None:
         """Count one accepted record."""
         self._created.labels(kind.value).inc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tokenry.revocation.signed import SIGNED_LIST_MEDIA_TYPE
 from tokenry.revocation.wire import BINARY_TYPE
 from tokenry.serving.metrics import package_version
 
@@ -113,6 +114,20 @@ OPENAPI: Final[dict[str, Any]] = {
                     "304": {"description": "The entries are those of the ETag.", "headers": _STAMP},
                 },
                 parameters=[_header("If-None-Match", "The ETag of the snapshot that is held.")],
+            )
+        },
+        "/revocations/signed": {
+            "get": _open(
+                "The signed list as last published",
+                {
+                    "200": {
+                        "description": "A JWS of type revocation-list+jwt.",
+                        "content": {SIGNED_LIST_MEDIA_TYPE: {}},
+                    },
+                    "304": {"description": "It is that of the ETag."},
+                    **_refusals(s404="None is published here."),
+                },
+                parameters=[_header("If-None-Match", "The ETag of the list that is held.")],
             )
         },
         "/revocations/{id}": {

@@ -14,13 +14,13 @@ from aiohttp import hdrs, web
 
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import bearer_challenge
+from tokenry.revocation.signed import SIGNED_LIST_MEDIA_TYPE
 from tokenry.revocation.wire import BINARY_TYPE, LIST_HEADER, ListDocument, document_of, format_binary_list, format_list
 from tokenry.serving.application import authorization_values, deadline, read_body
 from tokenry.serving.problem import Problem
 from tokenry_revocation.authorization import NotAllowed, authorize_reading
 from tokenry_revocation.callers import authenticate
 from tokenry_revocation.instances import INSTANCE_HEADER, VIEWS, Instance, merge, parse_report
-from tokenry_revocation.plan_b import MIN_TIME_DELTA, PlanBList
 from tokenry_revocation.ports import StoreUnavailable
 from tokenry_revocation.publication import Cursor, CursorGone, document, entries_digest
 from tokenry_revocation.requests import InvalidRequest, parse_seconds
@@ -28,6 +28,7 @@ from tokenry_revocation.requests import InvalidRequest, parse_seconds
 if TYPE_CHECKING:
     from tokenry_revocation.handlers import Service
     from tokenry_revocation.publication import Publication
+    from tokenry_revocation.publisher import Publisher
 
 DEFAULT_WAIT_SECONDS: Final = 25.0
 MAX_WAIT_SECONDS: Final = 50.0  # common balancers cut a silent connection after 60
@@ -56,7 +57,15 @@ class _Rendered:
 class Readers:
     """The handlers that only read."""
 
-    def __init__(self, service: Service, *, read_scope: str | None, open_reports: bool, max_held: int) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        read_scope: str | None,
+        open_reports: bool,
+        max_held: int,
+        publisher: Publisher | None = None,
+    ) -> None:
         """
         Publish the feed of *service*.
 
@@ -65,13 +74,14 @@ class Readers:
             read_scope: Scope that reading the lists needs; None for open lists.
             open_reports: Whether reports are taken without a bearer.
             max_held: Requests for changes that wait at a time.
+            publisher: Has the signed list as last published; None when it is not published here.
         """
+        self._publisher = publisher
         self._service = service
         self._read_scope = read_scope
         self._open_reports = open_reports
         self._max_held = max_held
         self._held = 0
-        self._plan_b: PlanBList | None = None
         self._snapshots: dict[str, tuple[int, _Rendered]] = {}
         self._rendering = asyncio.Lock()
         self._packed: dict[bytes, bytes] = {}
@@ -89,18 +99,8 @@ class Readers:
             raise Problem(400, str(error)) from None
         publication = self._publication()
         self._note_poll(request, None)
-        body = self._plan_b_list(publication).answer(since, now=self._service.clock.now())
+        body = publication.plan_b.body(after=since, now=self._service.clock.now())
         return await self._answer(request, body)
-
-    def _plan_b_list(self, publication: Publication) -> PlanBList:
-        now, held = self._service.clock.now(), self._plan_b
-        if held is not None and held.is_good(now=now):
-            held.update(now=now)
-            return held
-        terms = self._service.terms
-        keep = max(terms.retention, MIN_TIME_DELTA)
-        held = self._plan_b = PlanBList(publication, now=now, skew=terms.skew, max_time_delta=keep)
-        return held
 
     # --- GET /revocations/changes ---------------------------------------------------------------------------
 
@@ -212,6 +212,22 @@ class Readers:
             self._snapshots[form] = (version, rendered)
             self._service.metrics.list_bytes.labels(form).set(len(rendered.plain))
             return rendered
+
+    # --- GET /revocations/signed ----------------------------------------------------------------------------
+
+    async def signed(self, request: web.Request) -> web.Response:
+        """Answer with the signed list as last published."""
+        await self._check_reader(request)
+        if self._publisher is None:
+            raise Problem(404, "no signed list is published here")
+        placed = self._publisher.current
+        if placed is None:
+            raise Problem(503, "no signed list was published yet", retry_after=RETRY_SECONDS)
+        etag = f'"{placed.digest}"'
+        if _matches(request.headers.getall(hdrs.IF_NONE_MATCH, ()), etag):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={hdrs.ETAG: etag})
+        headers = {hdrs.ETAG: etag, hdrs.CONTENT_TYPE: SIGNED_LIST_MEDIA_TYPE, hdrs.CACHE_CONTROL: "no-cache"}
+        return web.Response(body=placed.body, headers=headers)
 
     # --- validators -----------------------------------------------------------------------------------------
 

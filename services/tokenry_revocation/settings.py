@@ -32,7 +32,12 @@ _REPLICAS = re.compile(r"[A-Za-z0-9_.-]{1,64}=[1-9][0-9]?")
 class Settings(ServiceSettings):
     """What the revocation service is told."""
 
-    own_prefixes: ClassVar[tuple[str, ...]] = ("TOKENRY_REVOCATION_", "TOKENRY_STORE_", "TOKENRY_RULES_")
+    own_prefixes: ClassVar[tuple[str, ...]] = (
+        "TOKENRY_REVOCATION_",
+        "TOKENRY_STORE_",
+        "TOKENRY_RULES_",
+        "TOKENRY_LIST_",
+    )
 
     issuer: HttpUrl = Field(
         description="Issuer identifier of the platform's tokens, such as https://issuer.example.org: whose "
@@ -90,6 +95,28 @@ class Settings(ServiceSettings):
         description="Scope that reading the lists needs. Default: the lists are open, and whoever can read "
         "them can test guesses of claim values against them; Plan B's validators cannot authenticate.",
     )
+    list_publish_url: str | None = Field(
+        None,
+        description="Where the signed list is published as revocation-list.jwt: file:///dir/ or "
+        "s3://bucket/prefix/, for validators that read it while this service is away. Default: nowhere.",
+    )
+    list_publish_interval: Duration = Field(
+        30.0,
+        ge=1,
+        le=300,
+        description="Seconds between two issues of the signed list, changed or not. Larger: less is written, "
+        "and validators that depend on it enforce a revocation later.",
+    )
+    list_keys_url: str | None = Field(
+        None,
+        description="Where the folder keys/ with the keys for lists is: file:///dir/ or s3://bucket/prefix/. "
+        "Default: the place of the rules.",
+    )
+    list_envelope_key: SecretText | None = Field(
+        None,
+        description="The envelope key that opens the keys for lists, 32 bytes in base64url: another one than "
+        "the issuer's. Required with TOKENRY_LIST_PUBLISH_URL.",
+    )
     open_reports: bool = Field(
         False,
         description="Take reports of validators without a bearer; they are marked as unverified.",
@@ -110,6 +137,11 @@ class Settings(ServiceSettings):
         description="Requests for changes that wait for news at a time; each takes a connection and some "
         "kilobytes. Beyond it they are answered at once, and validators fall back to polling.",
     )
+
+    @property
+    def keys_url(self) -> str | None:
+        """Return where the keys for lists are."""
+        return self.list_keys_url or self.rules_url
 
     @property
     def terms(self) -> Terms:
@@ -141,6 +173,7 @@ class Settings(ServiceSettings):
         yield from self._salt_faults()
         if self.rules_url is not None and urlsplit(self.rules_url).scheme not in _RULES_SCHEMES:
             yield "TOKENRY_RULES_URL: write file:///dir/ or s3://bucket/prefix/"
+        yield from self._publishing_faults()
         if self.max_token_lifetime != math.ceil(self.max_token_lifetime):
             yield "TOKENRY_MAX_TOKEN_LIFETIME: write whole seconds; tokens have no others"
         for item in self.store_replication:
@@ -151,6 +184,17 @@ class Settings(ServiceSettings):
                 yield f"TOKENRY_REVOCABLE_CLAIMS: {name} cannot be revoked by; remove it"
             elif name in BASE_CLAIM_NAMES or name == "azp":
                 yield f"TOKENRY_REVOCABLE_CLAIMS: {name} is always there; remove it"
+
+    def _publishing_faults(self) -> Iterator[str]:
+        for name, url in (("PUBLISH", self.list_publish_url), ("KEYS", self.list_keys_url)):
+            if url is not None and urlsplit(url).scheme not in _RULES_SCHEMES:
+                yield f"TOKENRY_LIST_{name}_URL: write file:///dir/ or s3://bucket/prefix/"
+        if self.list_publish_url is None:
+            return
+        if self.keys_url is None:
+            yield "TOKENRY_LIST_KEYS_URL: is not set; say where the keys for lists are, or set TOKENRY_RULES_URL"
+        if self.list_envelope_key is None:
+            yield "TOKENRY_LIST_ENVELOPE_KEY: is not set, and nothing can be signed without; set it or its _FILE"
 
     def _salt_faults(self) -> Iterator[str]:
         salt = self.revocation_hashing_salt.reveal()

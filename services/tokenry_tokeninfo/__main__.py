@@ -15,6 +15,7 @@ from tokenry.serving.server import command
 from tokenry.sources.events import EventKind
 from tokenry.sources.keys import KeySource, KeySources
 from tokenry.sources.revocations import RevocationSource
+from tokenry.sources.signed_list import SignedListPlace
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
 from tokenry_tokeninfo.app import SERVICE, create_app
@@ -56,6 +57,7 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
                 {
                     "tokenry_jwks": lambda: own.counters,
                     "tokenry_revocation": lambda: revocations.counters,
+                    "tokenry_signed_list": lambda: revocations.signed_counters,
                 }
             )
         )
@@ -126,9 +128,21 @@ def _revocations(settings: Settings, clock: SystemClock, own: KeySource, *, on_e
         state_folder=settings.state_folder,
         state_key=settings.issuer_identifier,
         refuse_age_seconds=settings.list_refuse_age,
+        signed_list=_signed_list(settings, own),
         fetcher=_fetcher(settings),
         clock=clock,
         on_event=on_event,
+    )
+
+
+def _signed_list(settings: Settings, own: KeySource) -> SignedListPlace | None:
+    if settings.signed_list_url is None:
+        return None
+    return SignedListPlace(
+        url=settings.signed_list_url,
+        issuer=settings.issuer_identifier,
+        keys_uri=lambda: own.metadata.revocation_list_jwks_uri if own.metadata is not None else None,
+        fetcher=_fetcher(settings),
     )
 
 

@@ -186,7 +186,9 @@ class Quick:
             return b"", second
         known, of_second, fields = self._shared
         if known is not held or of_second != second:
-            stamp = ListStamp(as_of=held.as_of, age=held.age(now=second, monotonic=monotonic + (second - now)))
+            stamp = ListStamp(
+                as_of=held.as_of, age=held.age(now=second, monotonic=monotonic + (second - now)), seq=held.seq
+            )
             date = formatdate(math.floor(now), usegmt=True)
             fields = (
                 f"\r\n{LIST_HEADER}: {stamp.format()}\r\nDate: {date}"

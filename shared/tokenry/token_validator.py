@@ -26,8 +26,9 @@ from tokenry.scope import NO_SCOPE, Scope, parse_scope, scope_of
 from tokenry.sources.events import EventKind, OnEvent, SourceEvent
 from tokenry.sources.keys import KeySource
 from tokenry.sources.revocations import SKEW_SECONDS, Bearer, RevocationSource
+from tokenry.sources.signed_list import SignedListPlace
 from tokenry.validation.policy import AnyAudience, TrustedIssuer, ValidationPolicy
-from tokenry.validation.validator import REMEMBERED, Validator
+from tokenry.validation.validator import REMEMBERED, Confirmation, Validator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -106,6 +107,8 @@ class TokenValidator:
         list_refuse_age: Age from which it refuses to judge. Longer rides out longer outages of the revocation
             service; a token revoked meanwhile lives as long.
         state_folder: Where the list is kept across restarts; without it a restart needs the service.
+        signed_list_url: Where the signed list is carried to (`https:` or `file:`): the second source, while
+            the revocation service is away. The issuer's metadata name its keys.
         name: This reader's name, as operators see it.
         version: This reader's version.
         bearer: A token source for reading the list, where the platform asks for a token.
@@ -137,6 +140,7 @@ class TokenValidator:
         list_warn_age: float = 120.0,
         list_refuse_age: float = 900.0,
         state_folder: Path | str | None = None,
+        signed_list_url: str | None = None,
         name: str | None = None,
         version: str = "0",
         bearer: Bearer | None = None,
@@ -173,6 +177,14 @@ class TokenValidator:
             state_folder=state_folder,
             state_key=issuer,
             refuse_age_seconds=list_refuse_age,
+            signed_list=None
+            if signed_list_url is None
+            else SignedListPlace(
+                url=signed_list_url,
+                issuer=issuer,
+                keys_uri=lambda: keys.metadata.revocation_list_jwks_uri if keys.metadata else None,
+                fetcher=make_fetcher(),
+            ),
             fetcher=make_fetcher(),
             clock=clock,
             on_event=on_event,
@@ -219,7 +231,14 @@ class TokenValidator:
 
     # --- judging ---
 
-    def validate(self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None) -> TokenInfo:
+    def validate(
+        self,
+        token: str,
+        *,
+        scope: str | Iterable[str] = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | Confirmation | None = None,
+    ) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon now. Never waits.
 
@@ -229,6 +248,8 @@ class TokenValidator:
             token: The access token as received.
             scope: Scopes that it must have, all of them: names, or one string with spaces between.
             audience: A name that must be among its audiences as well.
+            confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection: a token that is
+                bound to a certificate is good with that one alone (RFC 8705 section 3).
 
         Raises:
             InvalidToken: The token must not be acted upon (401).
@@ -236,36 +257,48 @@ class TokenValidator:
             ValidatorNotReady: It cannot be told (503).
         """
         try:
-            return self._judge(token, scope=_scope(scope), audience=audience)
+            return self._judge(token, scope=_scope(scope), audience=audience, confirmation=confirmation)
         except UnknownKey as unknown:
             self._keys.request_refetch(unknown.issuer)
             raise
 
     async def avalidate(
-        self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None
+        self,
+        token: str,
+        *,
+        scope: str | Iterable[str] = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | Confirmation | None = None,
     ) -> TokenInfo:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for asyncio)."""
         required = _scope(scope)
         try:
-            return self._judge(token, scope=required, audience=audience)
+            return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         await self._keys.arefetch(issuer)
-        return self._judge(token, scope=required, audience=audience)
+        return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
 
     def validate_waiting(
-        self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None
+        self,
+        token: str,
+        *,
+        scope: str | Iterable[str] = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | Confirmation | None = None,
     ) -> TokenInfo:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for threads)."""
         required = _scope(scope)
         try:
-            return self._judge(token, scope=required, audience=audience)
+            return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         self._keys.refetch(issuer)
-        return self._judge(token, scope=required, audience=audience)
+        return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
 
-    def _judge(self, token: str, *, scope: Scope, audience: str | None) -> TokenInfo:
+    def _judge(
+        self, token: str, *, scope: Scope, audience: str | None, confirmation: str | Confirmation | None
+    ) -> TokenInfo:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         keys, revocations = self._keys.snapshot(), self._revocations.snapshot()
         held, age = None, 0.0
@@ -283,6 +316,7 @@ class TokenValidator:
             list_age=age,
             scope=scope,
             audience=audience,
+            confirmation=confirmation,
         )
 
     def _follow(self, lifetime: int) -> None:

@@ -63,6 +63,16 @@ class Deployment:
         """Keep revocations in the folder's file."""
         self._extra["revocation"]["TOKENRY_STORE_URL"] = f"sqlite:///{self._folder.revocations}"
 
+    def use_signed_list(self, *, seconds: int) -> None:
+        """Publish the signed list into the folder every few *seconds*, and let token info read it from there."""
+        self._extra["revocation"] |= {
+            "TOKENRY_LIST_PUBLISH_URL": self._folder.published.as_uri() + "/",
+            "TOKENRY_LIST_PUBLISH_INTERVAL": f"{seconds}s",
+            "TOKENRY_LIST_ENVELOPE_KEY_FILE": str(self._folder.envelope_key),
+        }
+        published = self._folder.published / "revocation-list.jwt"
+        self._extra["tokeninfo"]["TOKENRY_SIGNED_LIST_URL"] = published.as_uri()
+
     def use_cassandra(self, endpoint: CassandraEndpoint) -> None:
         """Keep revocations in a keyspace of its own, made by the explicit command."""
         hosts = ",".join(f"{host}:{endpoint.port}" for host in endpoint.contact_points)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class RulesDirectory:
     """The rules of one folder; a folder that is not there has none."""
 
-    def __init__(self, root: Path) -> None:
-        """Look below *root* for the folder of the rules."""
-        self._folder = root / FOLDER
+    def __init__(self, root: Path, *, folder: str = FOLDER) -> None:
+        """Look below *root* for the *folder* of the rules, or of other objects of that form."""
+        self._folder = root / folder
 
     def list(self) -> dict[str, str]:
         """Return the names of the rules, each with the time and size of its file."""

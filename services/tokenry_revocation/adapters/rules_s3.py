@@ -16,17 +16,25 @@ TIMEOUT_SECONDS = 5.0  # boto3's own are sixty
 class RulesBucket:
     """The rules below one prefix of one bucket; this service only reads it."""
 
-    def __init__(self, bucket: str, prefix: str, *, client: Any = None) -> None:  # noqa: ANN401 -- untyped driver
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        folder: str = FOLDER,
+        client: Any = None,  # noqa: ANN401 -- untyped driver
+    ) -> None:
         """
         Read *bucket* below *prefix*, with the credentials and region that boto3 finds.
 
         Args:
             bucket: Name of the bucket.
             prefix: Empty, or ends with a slash.
+            folder: Of the rules, or of other objects of that form.
             client: An S3 client; by default one with short deadlines.
         """
         self._bucket = bucket
-        self._prefix = f"{prefix}{FOLDER}"
+        self._prefix = f"{prefix}{folder}"
         self._client = _new_client() if client is None else client
 
     def list(self) -> dict[str, str]:

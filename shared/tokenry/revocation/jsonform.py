@@ -34,7 +34,16 @@ def parse_list(body: bytes) -> ListDocument:
     """
     if len(body) > MAX_JSON_BYTES:
         raise ProtocolError("the list is larger than this reader takes as JSON")
-    members = parse_json_object(body)
+    return document_from(parse_json_object(body))
+
+
+def document_from(members: dict[str, Any]) -> ListDocument:
+    """
+    Read a document from its parsed JSON.
+
+    Raises:
+        ProtocolError: Anything in it is missing, unknown, mistyped or out of range.
+    """
     if members.keys() != _DOCUMENT:
         raise ProtocolError("a member of the list is missing or unknown")
     return ListDocument(
@@ -56,14 +65,19 @@ def format_list(document: ListDocument) -> bytes:
     """
     if document.block:
         raise ProtocolError("a list with a block of fingerprints has no JSON form")
-    return dump_json({
+    return dump_json(document_members(document))
+
+
+def document_members(document: ListDocument) -> dict[str, Any]:
+    """Return *document*, but for its block, as the members of its JSON object."""
+    return {
         "cursor": document.cursor,
         "epoch": document.epoch,
         "kinds": [kind.value for kind in document.kinds],
         "salts": {name: b64url_encode(salt) for name, salt in document.salts.items()},
         "max_token_lifetime": document.max_token_lifetime,
         "entries": [entry_members(entry) for entry in document.entries],
-    })  # fmt: skip
+    }
 
 
 def parse_entry(members: Any) -> Entry:  # noqa: ANN401 -- from the wire

@@ -26,6 +26,7 @@ class IssuerMetadata:
         token_endpoint: Where tokens are had.
         introspection_endpoint: Where they are introspected.
         revocation_list_uri: Where validators read revocations; only our issuers have it.
+        revocation_list_jwks_uri: The keys that signed revocation lists are verified with.
     """
 
     issuer: str
@@ -33,6 +34,7 @@ class IssuerMetadata:
     token_endpoint: str | None = None
     introspection_endpoint: str | None = None
     revocation_list_uri: str | None = None
+    revocation_list_jwks_uri: str | None = None
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
@@ -71,6 +73,7 @@ def parse_metadata(document: bytes, *, issuer: str) -> IssuerMetadata:
         token_endpoint=_endpoint(members, "token_endpoint"),
         introspection_endpoint=_endpoint(members, "introspection_endpoint"),
         revocation_list_uri=_endpoint(members, "revocation_list_uri"),
+        revocation_list_jwks_uri=_endpoint(members, "revocation_list_jwks_uri"),
     )
 
 

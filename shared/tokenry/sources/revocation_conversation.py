@@ -28,6 +28,7 @@ from tokenry.revocation.wire import (
     EpochRefused,
     ListDocument,
     ListStamp,
+    format_binary_list,
     parse_binary_list,
     parse_list,
 )
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tokenry.http.fetch import FetchFailed, Response
     from tokenry.http.poller import Moment
     from tokenry.revocation.lists import RevocationList
+    from tokenry.revocation.signed import SignedList
     from tokenry.sources.events import Reporter
 
 WAIT_SECONDS: Final = 25  # below the 30 s after which many proxies give up on a silent server
@@ -51,8 +53,9 @@ SNAPSHOT_SECONDS: Final = 30.0  # 200 MB at 7 MB/s; only the first list, and aft
 GAP_SECONDS: Final = 0.25  # between two requests under a stream of news: at most four a second
 LAGGING_SECONDS: Final = 1.0  # before asking again when a replica was behind the one asked before
 RESOLVE_SECONDS: Final = 0.5  # between looks at whether the list's address is known by now
-_HOLD_AGAIN_SECONDS: Final = 60.0  # after a held request broke off; doubles to 16 minutes
-_MAX_HOLD_FAILURES: Final = 4
+# After a held request broke off. Once is a restart of the service; a proxy that cuts them all doubles it to 17 minutes.
+_HOLD_AGAIN_SECONDS: Final = 2.0
+_MAX_HOLD_FAILURES: Final = 9
 _SLOW_BEFORE_SNAPSHOT: Final = 3  # a change that never arrives in time is taken as a whole list instead
 
 _OK, _NOT_MODIFIED, _GONE = 200, 304, 410
@@ -226,6 +229,41 @@ class RevocationConversation:
         # Not held, and then held as usual.
         self._hold_from = float("inf")
 
+    def absorb(self, issue: SignedList, *, started: Moment, at: Moment) -> None:
+        """
+        Merge a signed list that was verified, and judge by it where it is more recent than what is held.
+
+        Raises:
+            EpochRefused: It is of another store than the list that is held.
+            ProtocolError: It contradicts what is held, or claims to be of the future.
+        """
+        if issue.as_of > at.now + self._skew:
+            raise RefusedList("ahead", "the signed list claims to be complete up to a moment in our future")
+        held, content = self._held, issue.content
+        merged = content.onto(
+            held,
+            now=min(at.now, issue.issued_at),
+            accept_epoch=self._accepted_epoch,
+            max_entries=self._max_entries,
+        )
+        another_store = held is not None and held.epoch != merged.epoch
+        applied = _growth(held, merged)
+        self._held = merged
+        if another_store or self.snapshot is None or issue.as_of > self.snapshot.as_of:
+            self.snapshot = Snapshot(
+                value=merged,
+                as_of=issue.as_of,
+                age_at_request=max(0.0, started.now - issue.as_of),
+                requested_at=started.monotonic,
+                skew=self._skew,
+                seq=issue.seq,
+            )
+            self._cursor, self._etag = content.cursor, None  # from there the service goes on, when it is back
+        else:
+            self.snapshot = replace(self.snapshot, value=merged)
+        self._keep(merged, format_binary_list(content) if merged is not held else None, at)
+        self._reporter.loaded(now=at.now, applied=applied)
+
     def _take(self, response: Response, started: Moment, at: Moment) -> None:
         stamp = self._stamp(response, at)
         document = _parse(response)
@@ -318,8 +356,10 @@ class RevocationConversation:
         elif self._hold_from == float("inf"):
             self._hold_from = self._due = at.monotonic
         else:
-            pause = shortened(POLL_SECONDS, by=_POLL_JITTER, uniform=self._uniform)
-            self._due = max(at.monotonic, started.monotonic + pause)
+            due = started.monotonic + shortened(POLL_SECONDS, by=_POLL_JITTER, uniform=self._uniform)
+            if at.monotonic < self._hold_from:  # the next try to hold may come before the next poll
+                due = min(due, self._hold_from)
+            self._due = max(at.monotonic, due)
 
     def _holding_failed(self, at: Moment) -> None:
         pause = _HOLD_AGAIN_SECONDS * 2.0**self._hold_failures
@@ -330,6 +370,9 @@ class RevocationConversation:
     def _succeeded(self, held: RevocationList, news: bytes | None, at: Moment) -> None:
         self._backoff.succeeded()
         self._slow = 0
+        self._keep(held, news, at)
+
+    def _keep(self, held: RevocationList, news: bytes | None, at: Moment) -> None:
         if self._accepted_epoch == held.epoch:
             self._accepted_epoch = None
         if self._keeper is not None and self._cursor is not None and self.snapshot is not None:

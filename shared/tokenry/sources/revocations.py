@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tokenry.clock import Clock, SystemClock
 from tokenry.errors import ConfigurationError
 from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
-from tokenry.http.poller import Moment, Poller
+from tokenry.http.forking import renew_after_fork
+from tokenry.http.poller import Moment, Poller, Wait
 from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
 from tokenry.sources.events import OnEvent, Reporter, SourceCounters
 from tokenry.sources.revocation_conversation import RevocationConversation
+from tokenry.sources.signed_list import (
+    STALE_SECONDS,
+    START_SECONDS,
+    LocalFiles,
+    SignedListConversation,
+    SignedListPlace,
+)
 from tokenry.sources.state import KeptList, StateFile
 from tokenry.validation.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tokenry.http.fetch import Response
+    from tokenry.revocation.signed import SignedList
 
 SKEW_SECONDS: Final = 2.0  # by which any two clocks of the platform may differ
 REFUSE_AGE_SECONDS: Final = 900.0  # the validator's default; only for whether a kept list counts
@@ -63,6 +75,7 @@ class RevocationSource:
         refuse_age_seconds: Age from which the validator refuses; an older list on disk is enforced, but it
             is not enough to start with.
         max_entries: A longer list is refused, with an alarm, and never cut.
+        signed_list: Where the signed list is, the second source while the service is away.
         fetcher: Performs the requests, for this source alone.
         clock: Where the time comes from.
         on_event: Called in the source's thread with each `SourceEvent`.
@@ -83,6 +96,7 @@ class RevocationSource:
         skew_seconds: float = SKEW_SECONDS,
         refuse_age_seconds: float = REFUSE_AGE_SECONDS,
         max_entries: int = MAX_ENTRIES,
+        signed_list: SignedListPlace | None = None,
         fetcher: Fetcher | None = None,
         clock: Clock | None = None,
         on_event: OnEvent | None = None,
@@ -106,8 +120,12 @@ class RevocationSource:
             keeper=self._state,
         )
         self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
+        self._turns = _Turns(self._conversation)
+        self._signed_reporter = Reporter("signed_list", on_event)
+        self._second = None if signed_list is None else self._second_poller(signed_list)
+        self._started_at: float | None = None
         self._poller = Poller(
-            self._conversation,
+            self._turns,
             fetcher=fetcher or HttpFetcher(),
             clock=self._clock,
             prepare=self._authorize if bearer is not None else None,
@@ -116,11 +134,17 @@ class RevocationSource:
     def start(self) -> None:
         """Load what is kept on disk, then begin to read in the background."""
         self._load_once()
+        if self._started_at is None:
+            self._started_at = self._clock.monotonic()
         self._poller.start()
+        if self._second is not None:
+            self._second.start()
 
     def stop(self) -> None:
-        """End the background thread; the list that is held stays."""
+        """End the background threads; the list that is held stays."""
         self._poller.stop()
+        if self._second is not None:
+            self._second.stop()
         if self._state is not None:
             self._state.close()
 
@@ -132,6 +156,8 @@ class RevocationSource:
         """Return the last good list, or None before the first."""
         if self._poller.orphaned:
             self._poller.revive()
+            if self._second is not None:
+                self._second.revive()
         return self._conversation.snapshot
 
     def revocations(self) -> Snapshot[RevocationList] | None:
@@ -140,7 +166,7 @@ class RevocationSource:
 
     def accept_epoch(self, epoch: int) -> None:
         """Take the list of the later store *epoch*; what was held stays in force until it is over."""
-        self._conversation.accept_epoch(epoch)
+        self._turns.accept_epoch(epoch)
         self._poller.wake()
 
     @property
@@ -149,9 +175,32 @@ class RevocationSource:
         return self._reporter.counters
 
     @property
+    def signed_counters(self) -> SourceCounters:
+        """What has happened with the signed list."""
+        return self._signed_reporter.counters
+
+    @property
     def running(self) -> bool:
         """Whether the background thread is there."""
         return self._poller.running
+
+    def _second_poller(self, place: SignedListPlace) -> Poller:
+        conversation = SignedListConversation(
+            place,
+            is_needed=self._needs_help,
+            absorb=self._turns.absorb,
+            limit=lambda _now: self._refuse_age,
+            reporter=self._signed_reporter,
+            skew=self._skew,
+        )
+        return Poller(conversation, fetcher=LocalFiles(place.fetcher), clock=self._clock)
+
+    def _needs_help(self, at: Moment) -> bool:
+        """Tell whether the service leaves the list to grow old, or gives none at the start."""
+        held = self._conversation.snapshot
+        if held is not None:
+            return held.age(now=at.now, monotonic=at.monotonic) > STALE_SECONDS
+        return self._started_at is None or at.monotonic - self._started_at >= START_SECONDS
 
     def _state_file(self, folder: Path | str | None, key: str | None) -> StateFile | None:
         if folder is None:
@@ -198,6 +247,45 @@ class RevocationSource:
     def _forget_bearer(self) -> None:
         if self._bearer is not None:
             self._bearer.invalidate(self._last_bearer)
+
+
+class _Turns:
+    """Lets one thread at a time into a conversation that two sources feed."""
+
+    def __init__(self, conversation: RevocationConversation) -> None:
+        self._conversation = conversation
+        self.name = conversation.name
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin with a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
+
+    def next_request(self, at: Moment) -> Request | Wait:
+        """Return what to ask the service."""
+        with self._lock:
+            return self._conversation.next_request(at)
+
+    def on_response(self, response: Response, *, started: Moment, at: Moment) -> None:
+        """Take in what the service says."""
+        with self._lock:
+            self._conversation.on_response(response, started=started, at=at)
+
+    def on_failure(self, failure: FetchFailed, *, started: Moment, at: Moment) -> None:
+        """Take note that the service says nothing."""
+        with self._lock:
+            self._conversation.on_failure(failure, started=started, at=at)
+
+    def absorb(self, issue: SignedList, *, started: Moment, at: Moment) -> None:
+        """Take in a signed list."""
+        with self._lock:
+            self._conversation.absorb(issue, started=started, at=at)
+
+    def accept_epoch(self, epoch: int) -> None:
+        """Take the list of the later store *epoch*."""
+        with self._lock:
+            self._conversation.accept_epoch(epoch)
 
 
 def revocations_root(url: str) -> str:

@@ -23,6 +23,7 @@ class Snapshot(Generic[T_co]):
         age_at_request: Seconds that the server said had passed since `as_of` when it answered.
         requested_at: The reader's monotonic seconds at which the request began.
         skew: Seconds by which two clocks of the platform may differ.
+        seq: Number of the signed list that it came from, if it did.
     """
 
     value: T_co
@@ -30,6 +31,7 @@ class Snapshot(Generic[T_co]):
     age_at_request: float
     requested_at: float
     skew: float = 2.0
+    seq: int | None = None
 
     def age(self, *, now: float, monotonic: float) -> float:
         """Return the age in seconds, never negative, at Unix time *now* and monotonic time *monotonic*."""

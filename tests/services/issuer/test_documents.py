@@ -11,6 +11,7 @@ from tokenry.sources.metadata import metadata_urls, parse_metadata
 from tokenry_issuer.metadata import build_metadata, metadata_paths
 
 JWKS = ["/.well-known/jwks.json", "/oauth2/connect/keys"]
+LIST_JWKS = "/.well-known/revocation-list-jwks.json"
 DOCUMENTS = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"]
 GRANT = {"grant_type": "client_credentials", "realm": "services"}
 
@@ -271,7 +272,7 @@ async def test_a_key_that_is_about_to_retire_without_successor_is_seen_before_it
 async def test_the_interface_is_described(issuer):
     document = (await issuer.call("GET", "/openapi.json")).json
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/oauth2/token", "/oauth2/access_token", *JWKS, *DOCUMENTS}
+    assert set(document["paths"]) == {"/oauth2/token", "/oauth2/access_token", *JWKS, LIST_JWKS, *DOCUMENTS}
     assert ISSUER_URL in json.dumps(document["servers"])
 
 

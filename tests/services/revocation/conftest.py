@@ -290,7 +290,7 @@ class World:
         return Settings.from_environment({**values, **changes})
 
     @asynccontextmanager
-    async def replica(self, *, ready=True, **changes):
+    async def replica(self, *, ready=True, publishing=None, **changes):
         async def open_store():
             return self.store
 
@@ -302,6 +302,7 @@ class World:
             rules=self.rules,
             fetcher=self.issuer,
             audit=lambda event, fields: self.audit.append({"event": event, **fields}),
+            publishing=publishing,
         )
         async with serve(app, ["127.0.0.1:0"]) as server, aiohttp.ClientSession() as session:
             replica = Replica(self, app, server.url, session)
