@@ -1,8 +1,8 @@
 """
 Access tokens between services: getting them, and judging them with revocation.
 
-The names below are the library's public interface, with `tokenry.aiohttp` and `tokenry.testing`. They are
-imported when they are used first, so that `import tokenry` costs next to nothing.
+The names below are the library's public interface, with the modules of the frameworks (`tokenry.aiohttp`, …) and
+`tokenry.testing`. They are imported when they are used first, so that `import tokenry` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UnknownKey,
         ValidatorNotReady,
     )
+    from tokenry.introspector import Introspector
     from tokenry.secret import Secret
     from tokenry.token_validator import TokenValidator
     from tokenry.validation.policy import ANY_AUDIENCE
@@ -37,6 +38,7 @@ _HOMES: Final = {
     "ConfigurationError": "tokenry.errors",
     "FileTokenSource": "tokenry.client.token_source",
     "InsufficientScope": "tokenry.errors",
+    "Introspector": "tokenry.introspector",
     "InvalidToken": "tokenry.errors",
     "ProtocolError": "tokenry.errors",
     "Reason": "tokenry.errors",
@@ -59,6 +61,7 @@ __all__ = [
     "ConfigurationError",
     "FileTokenSource",
     "InsufficientScope",
+    "Introspector",
     "InvalidToken",
     "ProtocolError",
     "Reason",

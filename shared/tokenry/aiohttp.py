@@ -13,18 +13,29 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from aiohttp import hdrs, web
 from yarl import URL
 
-from tokenry.errors import ConfigurationError, InsufficientScope, InvalidToken, TokenFetchError, ValidatorNotReady
-from tokenry.oauth.bearer import bearer_token
-from tokenry.oauth.errors import OAuthError, bearer_challenge, temporarily_unavailable
-from tokenry.scope import NO_SCOPE, Scope, parse_scope, scope_of
+from tokenry.client.sending import UNAUTHORIZED, areplacement
+from tokenry.errors import ConfigurationError
+from tokenry.oauth.bearer import token_was_refused
+from tokenry.protect import (
+    PUBLIC,
+    Access,
+    Protection,
+    Refusal,
+    Refused,
+    Require,
+    RouteAccess,
+    access_of,
+    mark_of,
+    marked,
+    name_of,
+    public,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -33,13 +44,11 @@ if TYPE_CHECKING:
 
     from tokenry.claims import TokenInfo
     from tokenry.client.access_token import TokenSource
-    from tokenry.token_validator import TokenValidator
+    from tokenry.protect import Judge
 
-_UNAUTHORIZED: Final = 401
 _REMEMBERED_TOKENS: Final = 8  # that this source gave lately, to know them again at another origin
-_ATTRIBUTE: Final = "__tokenry_access__"
-# RFC 9110 section 11.2: name=value, the value a token or a quoted string.
-_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_CLOSES: Final = "__tokenry_closes__"  # marks our middleware, for those who list routes
+_UNNAMED: Final = Protection(validator=cast("Any", None))  # its answers name no realm
 
 HandlerT = TypeVar("HandlerT")
 
@@ -48,8 +57,10 @@ if hasattr(web, "RequestKey"):  # aiohttp 3.14
 
     TOKEN: web.RequestKey[TokenInfo] = web.RequestKey("tokenry.token", _TokenInfo)
     """Key of the verified token in a request: `request[TOKEN].sub`."""
+    _PROTECTION: web.RequestKey[Protection] = web.RequestKey("tokenry.protection", Protection)
 else:  # pragma: no cover -- older aiohttp, where a request's keys are strings
     TOKEN = cast("Any", "tokenry.token")
+    _PROTECTION = cast("Any", "tokenry.protection")
 
 
 # --- client ---
@@ -90,13 +101,8 @@ class BearerAuth:
         response = await handler(request)
         if not _refused(response) or not _resendable(request):
             return response
-        if not self._source.invalidate(token):
-            return response
-        try:
-            other = await self._source.aget()
-        except TokenFetchError:
-            return response  # the service's answer says more than that there is no other token
-        if other.value == token.value:
+        other = await areplacement(self._source, token)
+        if other is None:
             return response
         response.release()
         self._attach(request, other.authorization())
@@ -129,15 +135,9 @@ def _origin(text: str) -> URL:
 
 def _refused(response: ClientResponse) -> bool:
     """Tell whether the token was the reason of a 401 (RFC 6750 section 3.1)."""
-    if response.status != _UNAUTHORIZED:
+    if response.status != UNAUTHORIZED:
         return False
-    return any(map(_is_about_the_token, response.headers.getall(hdrs.WWW_AUTHENTICATE, [])))
-
-
-def _is_about_the_token(challenge: str) -> bool:
-    schemes = _PARAMETER.sub(" ", challenge).replace(",", " ").lower().split()
-    parameters = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(challenge)}
-    return "bearer" in schemes and parameters.get("error") == "invalid_token"
+    return token_was_refused(response.headers.getall(hdrs.WWW_AUTHENTICATE, []))
 
 
 def _resendable(request: ClientRequest) -> bool:
@@ -151,52 +151,7 @@ def _resendable(request: ClientRequest) -> bool:
 # --- server ---
 
 
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """What a handler asks of its callers."""
-
-    public: bool = False
-    scope: Scope = NO_SCOPE
-    any_of: bool = False
-
-
-_ANY_TOKEN: Final = _Access()
-
-
-def public(handler: HandlerT) -> HandlerT:
-    """Let everybody call *handler* (a function, or a `web.View` class), with or without a token."""
-    setattr(handler, _ATTRIBUTE, _Access(public=True))
-    return handler
-
-
-class _Require:
-    """`@require("a", "b")`: all of them; `@require.any_of("a", "b")`: one of them."""
-
-    def __call__(self, *scopes: str) -> Callable[[HandlerT], HandlerT]:
-        """Demand a token with all *scopes* (several names in one string are several scopes)."""
-        return self._mark(scopes, any_of=False)
-
-    def any_of(self, *scopes: str) -> Callable[[HandlerT], HandlerT]:
-        """Demand a token with at least one of *scopes*."""
-        return self._mark(scopes, any_of=True)
-
-    def _mark(self, scopes: tuple[str, ...], *, any_of: bool) -> Callable[[HandlerT], HandlerT]:
-        if not scopes or not all(isinstance(scope, str) for scope in scopes):
-            raise ConfigurationError(["@require names the scopes: @require('orders.read')"])
-        scope = scope_of(name for text in scopes for name in parse_scope(text))
-        if not scope:
-            raise ConfigurationError(["@require names the scopes: @require('orders.read')"])
-
-        def mark(handler: HandlerT) -> HandlerT:
-            return _guarded(handler, _Access(scope=scope, any_of=any_of))
-
-        return mark
-
-
-require = _Require()
-
-
-def _guarded(handler: HandlerT, access: _Access) -> HandlerT:
+def _guarded(handler: HandlerT, access: Access) -> HandlerT:
     """
     Return *handler*, which runs for a caller with such access only.
 
@@ -206,37 +161,44 @@ def _guarded(handler: HandlerT, access: _Access) -> HandlerT:
     if inspect.isclass(handler):
         for name in map(str.lower, hdrs.METH_ALL):
             method = handler.__dict__.get(name)
-            if method is not None and not hasattr(method, _ATTRIBUTE):
-                setattr(handler, name, _guarded(method, access))
-        setattr(handler, _ATTRIBUTE, access)
+            if method is not None and mark_of(method) is None:
+                setattr(handler, name, marked(_guarded(method, access), access))
         return handler
     function = cast("Callable[..., Awaitable[Any]]", handler)
 
     @functools.wraps(function)
     async def run(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 -- any handler's signature
-        info = _token_of(arguments)
-        if info is None:
+        request = _request_of(arguments)
+        info = request.get(TOKEN) if request is not None else None
+        if request is None or info is None:
             raise RuntimeError("@require without auth_middleware: the handler was not run")
         try:
-            _demand(access, info)
-        except InsufficientScope:
-            return _forbidden(access, realm=None)
+            request.get(_PROTECTION, _UNNAMED).require(info, access)
+        except Refused as refused:
+            return _answer(refused.refusal)
         return await function(*arguments, **named)
 
-    setattr(run, _ATTRIBUTE, access)
     return cast("HandlerT", run)
 
 
-def _token_of(arguments: tuple[object, ...]) -> TokenInfo | None:
-    """Return the token that the middleware put into the request among *arguments*."""
+require = Require(_guarded)
+
+
+def _request_of(arguments: tuple[object, ...]) -> web.BaseRequest | None:
+    """Return the request among *arguments*."""
     for argument in arguments:
         request = argument.request if isinstance(argument, web.View) else argument
         if isinstance(request, web.BaseRequest):
-            return cast("TokenInfo | None", request.get(TOKEN))
+            return request
     return None
 
 
-def auth_middleware(validator: TokenValidator, *, realm: str | None = None) -> Any:  # noqa: ANN401 -- aiohttp's own type is private
+def auth_middleware(
+    validator: Judge,
+    *,
+    realm: str | None = None,
+    resource_metadata: str | None = None,
+) -> Any:  # noqa: ANN401 -- aiohttp's own type is private
     """
     Return a server middleware that lets nobody in without a valid token, except to handlers marked `public`.
 
@@ -245,72 +207,57 @@ def auth_middleware(validator: TokenValidator, *, realm: str | None = None) -> A
     Args:
         validator: Judges the tokens; run it with `app.cleanup_ctx.append(validator.aiohttp_ctx)`.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
+        resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+
+    Raises:
+        ConfigurationError: The URL is none.
     """
+    protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
 
     @web.middleware
     async def authenticate(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        access = _access_of(request)
+        access = access_of(request.match_info.handler, request.method)  # unmarked, where there is no such route
         if access.public:
             return await handler(request)
         try:
-            token = bearer_token(request.headers.getall(hdrs.AUTHORIZATION, []))
-            if token is None:
-                return _answer(401, None, bearer_challenge(realm=realm))
-            info = await validator.avalidate(token)
-            _demand(access, info)
-        except OAuthError as malformed:
-            return _answer(malformed.status, malformed.body(), bearer_challenge(realm=realm, error=malformed.code))
-        except InvalidToken:
-            challenge = bearer_challenge(realm=realm, error="invalid_token")
-            return _answer(401, {"error": "invalid_token"}, challenge)
-        except InsufficientScope:
-            return _forbidden(access, realm=realm)
-        except ValidatorNotReady as unready:
-            error = temporarily_unavailable("tokens cannot be judged now", retry_after=unready.retry_after)
-            return _answer(error.status, error.body(), None, error.headers)
-        request[TOKEN] = info
+            info = await protection.aadmit(request.headers.getall(hdrs.AUTHORIZATION, []), access)
+        except Refused as refused:
+            return _answer(refused.refusal)
+        request[TOKEN], request[_PROTECTION] = info, protection
         return await handler(request)
 
+    setattr(authenticate, _CLOSES, protection)
     return authenticate
 
 
-def _demand(access: _Access, info: TokenInfo) -> None:
-    """Raise InsufficientScope unless the token has what the handler asks for."""
-    missing = access.scope - info.scope
-    if missing and not (access.any_of and missing != access.scope):
-        raise InsufficientScope(missing)
+def _answer(refusal: Refusal) -> web.Response:
+    return web.Response(status=refusal.status, headers=dict(refusal.headers), body=refusal.body or None)
 
 
-def _forbidden(access: _Access, *, realm: str | None) -> web.Response:
-    challenge = bearer_challenge(realm=realm, error="insufficient_scope", scope=access.scope)
-    return _answer(403, {"error": "insufficient_scope"}, challenge)
+def routes(app: web.Application) -> list[RouteAccess]:
+    """
+    Return what each route of *app* asks of its callers, for a review.
+
+    What an application without `auth_middleware` shows is open, whatever its handlers are marked with.
+    """
+    closed = any(hasattr(middleware, _CLOSES) for middleware in app.middlewares)
+    found = []
+    for route in app.router.routes():
+        methods = [route.method]
+        if inspect.isclass(route.handler) and route.method == hdrs.METH_ANY:
+            methods = [name for name in sorted(hdrs.METH_ALL) if hasattr(route.handler, name.lower())]
+        found += [
+            RouteAccess(
+                method=method,
+                path=route.resource.canonical if route.resource is not None else "?",
+                access=access_of(route.handler, method) if closed or mark_of(route.handler) else PUBLIC,
+                handler=name_of(route.handler),
+            )
+            for method in methods
+        ]
+    return found
 
 
-def _access_of(request: web.Request) -> _Access:
-    """Return what the route's handler asks for; a route that does not exist asks for a token."""
-    handler: Any = request.match_info.handler  # aiohttp's own, unmarked, where there is no such route
-    if inspect.isclass(handler):
-        method = getattr(handler, request.method.lower(), None)
-        found = getattr(method, _ATTRIBUTE, None) or getattr(handler, _ATTRIBUTE, None)
-    else:
-        found = getattr(handler, _ATTRIBUTE, None)
-    return found if isinstance(found, _Access) else _ANY_TOKEN
-
-
-def _answer(
-    status: int,
-    body: dict[str, str] | None,
-    challenge: str | None,
-    headers: Iterable[tuple[str, str]] = (),
-) -> web.Response:
-    fields = {"Cache-Control": "no-store", **dict(headers)}
-    if challenge is not None:
-        fields[hdrs.WWW_AUTHENTICATE] = challenge
-    if body is None:
-        return web.Response(status=status, headers=fields)
-    return web.json_response(body, status=status, headers=fields)
-
-
-__all__ = ["TOKEN", "BearerAuth", "auth_middleware", "public", "require"]
+__all__ = ["TOKEN", "BearerAuth", "auth_middleware", "public", "require", "routes"]

@@ -69,6 +69,8 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     # sender constraint (RFC 7800): a confirmation that this validator cannot check
     UNCONFIRMED = "unconfirmed"
+    # introspection (RFC 7662 section 2.2): not active, and nobody says why
+    INACTIVE = "inactive"
 
 
 class InvalidToken(TokenryError):
@@ -120,6 +122,7 @@ class Unready(StrEnum):
     KEY_FETCH_FAILED = "key_fetch_failed"
     NO_LIST = "no_list"
     LIST_TOO_OLD = "list_too_old"
+    INTROSPECTION_FAILED = "introspection_failed"
 
 
 class ValidatorNotReady(TokenryError):

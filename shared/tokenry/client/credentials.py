@@ -184,6 +184,47 @@ class CredentialsFolder:
         return first, second
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountedClient:
+    """
+    A folder with `<name>-client-id` and `<name>-client-secret`: a Kubernetes Secret as Plan B's platform mounts it.
+
+    Attributes:
+        folder: The folder (`CREDENTIALS_DIR`).
+        name: The client's name there.
+    """
+
+    folder: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        """Raise ConfigurationError for a name that leads elsewhere."""
+        check_file_name(self.name)
+
+    @property
+    def description(self) -> str:
+        """Where they come from."""
+        return f"CREDENTIALS_DIR={self.folder}, {self.name}-client-id"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file with the id is there."""
+        return (self.folder / f"{self.name}-client-id").exists()
+
+    def read(self) -> ClientSecrets:
+        """Return the secrets as they are now; raises TokenFetchError if they cannot be read."""
+        client_id = read_secret_text(self.folder / f"{self.name}-client-id")
+        secret = read_secret_text(self.folder / f"{self.name}-client-secret")
+        return ClientSecrets(client_id=client_id, client_secret=Secret(secret))
+
+
+def check_file_name(name: str) -> str:
+    """Return *name* if it is the first part of a file's name; else raise ConfigurationError."""
+    if not name or "/" in name or name.startswith(".") or "\0" in name:
+        raise ConfigurationError(["the name of a token or client has no '/' and does not begin with '.'"])
+    return name
+
+
 def find_credentials(
     *,
     environ: Mapping[str, str],
@@ -192,6 +233,7 @@ def find_credentials(
     folder: Path | str | None,
     grant: str,
     private_key: PrivateKey | Path | str | None = None,
+    name: str | None = None,
 ) -> Credentials:
     """
     Return where the secrets come from: the arguments, the environment, or a folder, in this order.
@@ -203,11 +245,15 @@ def find_credentials(
         return _with_key(client_id, client_secret, private_key, grant)
     if client_id is not None or client_secret is not None:
         return _fixed(client_id, client_secret, grant)
-    if folder is None and "TOKENRY_CLIENT_ID" in environ:
+    if folder is None and name is None and "TOKENRY_CLIENT_ID" in environ:
         return _from_environment(environ, grant)
     chosen = folder if folder is not None else environ.get("CREDENTIALS_DIR")
     if not chosen:
         raise ConfigurationError([_NOTHING_CONFIGURED])
+    if name is not None:
+        if grant == PASSWORD:
+            raise ConfigurationError(["the password grant reads client.json and user.json: give no name"])
+        return MountedClient(folder=Path(chosen), name=name)
     return CredentialsFolder(folder=Path(chosen), with_user=grant == PASSWORD)
 
 

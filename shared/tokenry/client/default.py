@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenry.client.credentials import CLIENT_CREDENTIALS, PASSWORD
+from tokenry.client.credentials import CLIENT_CREDENTIALS, PASSWORD, MountedClient, check_file_name
 from tokenry.client.token_source import ClientCredentials, FileTokenSource, StaticTokenSource
 from tokenry.errors import ConfigurationError
 
@@ -28,13 +28,14 @@ def default_source(
 
     1. `OAUTH2_ACCESS_TOKENS` (`name=token,…`): a fixed token under *name*.
     2. `CREDENTIALS_DIR` with `<name>-token-secret`: a mounted token.
-    3. `CREDENTIALS_DIR` with `client.json` (and `user.json`), or `TOKENRY_CLIENT_ID`: `ClientCredentials`.
+    3. `CREDENTIALS_DIR` with `<name>-client-id` and `<name>-client-secret`: `ClientCredentials`.
+    4. `CREDENTIALS_DIR` with `client.json` (and `user.json`), or `TOKENRY_CLIENT_ID`: `ClientCredentials`.
 
     The first that is configured is used; if it fails, that is raised, and no other one is tried.
 
     Args:
-        scope: Scopes to ask for (3).
-        name: Name of the token (1 and 2).
+        scope: Scopes to ask for (3 and 4).
+        name: Name of the token (1 and 2) or of the client (3).
         environ: In place of the process's environment.
         more: Other arguments of `ClientCredentials`.
 
@@ -46,8 +47,12 @@ def default_source(
     if fixed is not None:
         return StaticTokenSource(fixed)
     folder = environ.get("CREDENTIALS_DIR")
-    if folder and name and (mounted := Path(folder) / f"{_file_name(name)}-token-secret").exists():
-        return FileTokenSource(mounted)
+    if folder and name:
+        mounted = Path(folder) / f"{check_file_name(name)}-token-secret"
+        if mounted.exists():
+            return FileTokenSource(mounted)
+        if MountedClient(folder=Path(folder), name=name).exists:
+            return ClientCredentials(scope, environ=environ, credentials_name=name, **more)
     if environ.get("TOKENRY_ENDPOINT_SOCKET"):
         raise ConfigurationError(["TOKENRY_ENDPOINT_SOCKET: this version has no agent to take tokens from"])
     if folder and not environ.get("TOKENRY_CLIENT_ID"):
@@ -75,9 +80,3 @@ def _fixed_token(text: str, name: str | None) -> str | None:
     if len(tokens) > 1:
         raise ConfigurationError(["OAUTH2_ACCESS_TOKENS has several tokens: say which by name="])
     return next(iter(tokens.values()))
-
-
-def _file_name(name: str) -> str:
-    if "/" in name or name.startswith("."):
-        raise ConfigurationError(["the name of a token has no '/' and does not begin with '.'"])
-    return name

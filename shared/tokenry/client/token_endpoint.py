@@ -91,7 +91,7 @@ def token_request(url: str, grant: Grant, secrets: ClientSecrets, *, deadline_se
         "password": secrets.password.reveal() if secrets.password is not None else None,
     }
     form |= {name: value for name, value in optional.items() if value is not None}
-    return _post(url, form, {"Authorization": _basic(secrets)}, deadline_seconds)
+    return _post(url, form, {"Authorization": basic_credentials(secrets)}, deadline_seconds)
 
 
 def signed_token_request(
@@ -166,8 +166,9 @@ def read_token_response(response: Response, *, wanted: Scope) -> Issued:
     return Issued(value=_value(members), lifetime=_lifetime(members), scope=_scope(members, wanted))
 
 
-def _basic(secrets: ClientSecrets) -> str:
-    # RFC 6749 section 2.3.1: both parts are form-encoded before they are joined.
+def basic_credentials(secrets: ClientSecrets) -> str:
+    """Return the value of an `Authorization` header that authenticates a client (RFC 6749 section 2.3.1)."""
+    # Both parts are form-encoded before they are joined.
     pair = f"{quote_plus(secrets.client_id)}:{quote_plus(secrets.client_secret.reveal())}"
     return "Basic " + b64encode(pair.encode()).decode()
 

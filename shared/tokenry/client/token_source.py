@@ -100,6 +100,8 @@ class ClientCredentials:
         allow_plain_http: Send the secret unencrypted to other machines. Only where the network itself encrypts.
         clock: Where the time comes from.
         fetcher: Performs the requests.
+        credentials_name: Read `<name>-client-id` and `<name>-client-secret` of the folder, as Kubernetes mounts
+            them, in place of `client.json`.
         environ: In place of the process's environment.
         pause: In place of `time.sleep`, between two tries.
 
@@ -117,6 +119,7 @@ class ClientCredentials:
         client_secret: str | Secret | None = None,
         private_key: PrivateKey | Path | str | None = None,
         credentials_dir: Path | str | None = None,
+        credentials_name: str | None = None,
         grant: str = CLIENT_CREDENTIALS,
         realm: str | None = None,
         audience: str | None = None,
@@ -143,6 +146,7 @@ class ClientCredentials:
             client_id=client_id,
             client_secret=client_secret,
             folder=credentials_dir,
+            name=credentials_name,
             grant=grant,
             private_key=private_key,
         )
@@ -201,6 +205,22 @@ class ClientCredentials:
             raise TokenFetchError(f"no token in {2 * BUDGET_SECONDS:g} s (source: {self.description})") from None
         except TokenFetchError as error:
             raise _again(error) from None
+
+    def request(self) -> Future[AccessToken]:
+        """
+        Return a future of a token, done already while a good one is held: for callers that must not wait.
+
+        It may be shared with other callers; cancelling it has no effect.
+
+        Raises:
+            TokenFetchError: None could be had a moment ago.
+        """
+        token, flight = self._ask()
+        if token is None:
+            return flight
+        done: Future[AccessToken] = Future()
+        done.set_result(token)
+        return done
 
     def invalidate(self, token: AccessToken | str | None = None) -> bool:
         """
@@ -299,6 +319,20 @@ class ClientCredentials:
         token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope)
         return token, issued.lifetime
 
+    def _request(self, secrets: ClientSecrets | ClientKey, deadline: float) -> Request:
+        url = self._url(deadline)
+        if isinstance(secrets, ClientSecrets):
+            return token_request(url, self._grant, secrets, deadline_seconds=deadline)
+        return signed_token_request(
+            url,
+            self._grant,
+            secrets,
+            audience=self._name or "",
+            now=self._clock.now(),
+            jti=token_urlsafe(_JTI_BYTES),
+            deadline_seconds=deadline,
+        )
+
     def _url(self, deadline: float) -> str:
         """Return the token endpoint, found in the issuer's metadata at most an hour ago."""
         if self._token_url is not None:
@@ -315,20 +349,6 @@ class ClientCredentials:
             response = self._fetcher.fetch(Request(url=url, max_bytes=MAX_METADATA_BYTES, deadline_seconds=deadline))
             answers.append(str(response.status))
             if response.status == 200:  # noqa: PLR2004 -- OK
-    def _request(self, secrets: ClientSecrets | ClientKey, deadline: float) -> Request:
-        url = self._url(deadline)
-        if isinstance(secrets, ClientSecrets):
-            return token_request(url, self._grant, secrets, deadline_seconds=deadline)
-        return signed_token_request(
-            url,
-            self._grant,
-            secrets,
-            audience=self._name or "",
-            now=self._clock.now(),
-            jti=token_urlsafe(_JTI_BYTES),
-            deadline_seconds=deadline,
-        )
-
                 endpoint = parse_metadata(response.body, issuer=issuer).token_endpoint
                 if endpoint is None:
                     raise ProtocolError("the issuer's metadata name no token_endpoint")
@@ -384,7 +404,8 @@ class FileTokenSource:
     """
     The token in a file that is replaced from outside, such as a mounted `<name>-token-secret`.
 
-    The file is looked at for each `get`, and read when it has changed.
+    The file is looked at for each `get`, and read when it has changed. A `<name>-token-type` beside it has to
+    say `Bearer`.
 
     Args:
         path: The file; space around the token is ignored.
@@ -409,6 +430,7 @@ class FileTokenSource:
 
         mark = self._mark()
         if self._seen is None or self._seen[0] != mark:
+            self._check_type()
             token = AccessToken(value=read_secret_text(self._path), expires_at=float("inf"))
             self._seen = (mark, token)
         return self._seen[1]
@@ -425,6 +447,16 @@ class FileTokenSource:
             return self.get().value != before
         except TokenFetchError:
             return False
+
+    def _check_type(self) -> None:
+        from tokenry.client.credentials import read_secret_text
+
+        name = self._path.name
+        beside = self._path.with_name(name.removesuffix("-secret") + "-type")
+        if not name.endswith("-token-secret") or not beside.exists():
+            return
+        if read_secret_text(beside).lower() != "bearer":
+            raise TokenFetchError(f"{beside} says that {name} is no bearer token")
 
     def _mark(self) -> object:
         try:
@@ -460,6 +492,10 @@ def _endpoint(
     return (None, token_url) if token_url else (issuer, None)
 
 
+def _signs(credentials: object) -> bool:
+    return isinstance(credentials, KeyFile) or isinstance(getattr(credentials, "secrets", None), ClientKey)
+
+
 def _name_of(credentials: object) -> str:
     secrets = getattr(credentials, "secrets", None)
     if isinstance(secrets, ClientSecrets | ClientKey):
@@ -471,7 +507,3 @@ def _name_of(credentials: object) -> str:
 def _again(error: TokenFetchError) -> TokenFetchError:
     """Return a copy, so that two who are told of one failure do not share a traceback."""
     return TokenFetchError(str(error), error=error.error, retryable=error.retryable)
-def _signs(credentials: object) -> bool:
-    return isinstance(credentials, KeyFile) or isinstance(getattr(credentials, "secrets", None), ClientKey)
-
-

@@ -1,13 +1,17 @@
-"""Taking the bearer token out of a request (RFC 6750 section 2)."""
+"""The bearer token in a request (RFC 6750 section 2), and what a challenge says about it (section 3)."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tokenry.oauth.errors import invalid_request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+# RFC 9110 section 11.2: name=value, the value a token or a quoted string.
+_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 def bearer_token(authorization: Sequence[str], *, form: Sequence[str] = (), query: Sequence[str] = ()) -> str | None:
@@ -41,3 +45,14 @@ def _from_header(value: str) -> str | None:
     if scheme.lower() != "bearer" or not token:
         return None
     return token
+
+
+def token_was_refused(challenges: Iterable[str]) -> bool:
+    """Tell whether a 401 with *challenges* (values of `WWW-Authenticate`) was about the token itself (section 3.1)."""
+    return any(map(_is_about_the_token, challenges))
+
+
+def _is_about_the_token(challenge: str) -> bool:
+    schemes = _PARAMETER.sub(" ", challenge).replace(",", " ").lower().split()
+    parameters = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(challenge)}
+    return "bearer" in schemes and parameters.get("error") == "invalid_token"

@@ -151,17 +151,20 @@ def bearer_challenge(
     error: str | None = None,
     description: str | None = None,
     scope: Iterable[str] | None = None,
+    resource_metadata: str | None = None,
 ) -> str:
     """
     Return the value of `WWW-Authenticate` (RFC 6750 section 3): each attribute at most once.
 
-    A request without any token gets a challenge without *error* (section 3.1).
+    A request without any token gets a challenge without *error* (section 3.1). *resource_metadata* is the URL
+    of RFC 9728 section 5.1.
     """
     attributes = (
         ("realm", realm),
         ("error", error),
         ("error_description", description),
         ("scope", None if scope is None else format_scope(scope)),
+        ("resource_metadata", resource_metadata),
     )
     shown = [f'{name}="{_quoted(value)}"' for name, value in attributes if value is not None]
     return f"Bearer {', '.join(shown)}" if shown else "Bearer"

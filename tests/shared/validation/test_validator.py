@@ -151,7 +151,7 @@ def test_a_hostile_token_is_refused_with_the_code_of_its_first_fault(compact, re
 
 
 def test_every_reason_has_a_hostile_token():
-    in_other_tests = {Reason.REVOKED}
+    in_other_tests = {Reason.REVOKED, Reason.INACTIVE}
     assert {reason for _, reason in HOSTILE.values()} | in_other_tests == set(Reason)
 
 

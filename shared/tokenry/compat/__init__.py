@@ -1,0 +1,1 @@
+"""Drop-in replacements for libraries that old code uses."""

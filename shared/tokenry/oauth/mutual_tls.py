@@ -1,0 +1,99 @@
+"""
+Mutual TLS (RFC 8705): the certificate that a caller presented, and tokens that are bound to one.
+
+A proxy that ends TLS hands the certificate on in a header field. That field is as good as the proxy: it is read only
+where the connection's other end is a proxy that the configuration names; anybody else's is not looked at.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from tokenry.errors import ProtocolError
+from tokenry.jose.certificates import MAX_CERTIFICATE_BYTES, certificate_thumbprint, pem_to_der
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+X5T_S256: Final = "x5t#S256"  # RFC 8705 section 3.1
+MAX_HEADER: Final = 6 * MAX_CERTIFICATE_BYTES  # base64 takes a third more, and percent-encoding thrice that at worst
+
+
+class HeaderForm(StrEnum):
+    """How a proxy writes a certificate into a header field."""
+
+    RFC9440 = "rfc9440"  # `Client-Cert: :MII…:` (RFC 9440 section 2.2), of the DER form
+    ESCAPED_PEM = "escaped-pem"  # nginx: `proxy_set_header X-Client-Cert $ssl_client_escaped_cert`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresentedCertificate:
+    """
+    The certificate whose key the caller has: whoever ended the TLS connection has seen to that.
+
+    Attributes:
+        der: The certificate.
+        chain_verified: Whether its chain was verified, too; else only its key can be known, not its names.
+    """
+
+    der: bytes = field(repr=False)
+    chain_verified: bool
+
+    @property
+    def thumbprint(self) -> str:
+        """The confirmation of tokens that are bound to it."""
+        return certificate_thumbprint(self.der)
+
+
+def read_certificate_header(values: Sequence[str], form: HeaderForm) -> bytes | None:
+    """
+    Return the certificate (DER) in a header field that a trusted proxy wrote, or None where there is none.
+
+    Args:
+        values: Every value of the field; an empty one is how nginx says that there is no certificate.
+        form: How the proxy writes it.
+
+    Raises:
+        ProtocolError: The field is there twice, or malformed: the proxy is not the one that was configured, or lets
+            through what callers write.
+    """
+    if len(values) > 1:
+        raise ProtocolError("the certificate's header field came twice")
+    text = values[0].strip() if values else ""
+    if not text:
+        return None
+    if len(text) > MAX_HEADER or not text.isascii():
+        raise ProtocolError("the certificate's header field is malformed")
+    return _rfc9440(text) if form is HeaderForm.RFC9440 else pem_to_der(unquote(text))
+
+
+def _rfc9440(text: str) -> bytes:
+    # RFC 8941 section 3.3.5: a byte sequence between colons
+    if len(text) < 2 or text[0] != ":" or text[-1] != ":":  # noqa: PLR2004 -- both colons
+        raise ProtocolError("the certificate's header field is no byte sequence")
+    try:
+        return b64decode(text[1:-1].encode("ascii"), validate=True)
+    except binascii.Error:
+        raise ProtocolError("the certificate's header field is no byte sequence") from None
+
+
+def bound_to(thumbprint: str) -> Mapping[str, str]:
+    """Return the claim `cnf` of a token that is bound to the certificate with *thumbprint*."""
+    return {X5T_S256: thumbprint}
+
+
+def binding_of(cnf: Any) -> str | None:  # noqa: ANN401 -- any JSON value
+    """
+    Return the thumbprint that a token's `cnf` demands, or None for a demand that we do not understand.
+
+    A member that is not known may be a further condition, so that it is refused and not left out.
+    """
+    if not isinstance(cnf, dict) or len(cnf) != 1:
+        return None
+    thumbprint = cnf.get(X5T_S256)
+    return thumbprint if isinstance(thumbprint, str) and thumbprint else None

@@ -1,0 +1,113 @@
+"""
+Access tokens with requests: `session.auth = BearerAuth(source, origins=[…])`.
+
+Invariants:
+    * A token goes to the listed origins only, looked at anew for each hop of a redirect.
+    * A refused token is replaced once, and only where the body can be sent again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urljoin
+
+from requests.auth import AuthBase
+
+from tokenry.client.sending import UNAUTHORIZED, Origins, replacement
+from tokenry.oauth.bearer import token_was_refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from requests import PreparedRequest, Response
+
+    from tokenry.client.access_token import AccessToken, TokenSource
+
+_AUTHORIZATION: Final = "Authorization"
+
+
+class BearerAuth(AuthBase):
+    """
+    Sends a token with each request, and another one if the service refuses it as invalid.
+
+    A request that has an `Authorization` header already is left alone; note that requests puts one there
+    itself where `~/.netrc` knows the host and no `auth` is set.
+
+    Args:
+        source: Where tokens come from.
+        origins: Where they may go: `https://host[:port]`. None: wherever the program itself sends a request to,
+            encrypted or on this machine, and to no other origin that a redirect names.
+
+    Raises:
+        ConfigurationError: An origin is not of that form, or the list is empty.
+    """
+
+    def __init__(self, source: TokenSource, *, origins: Iterable[str] | None = None) -> None:
+        """Send tokens of *source* to *origins*."""
+        self._source = source
+        self._origins = Origins.of(origins)
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Put a token into *request* if it goes where tokens may go."""
+        if _AUTHORIZATION in request.headers or not self._origins.allow(request.url or ""):
+            return request
+        token = self._source.get()
+        request.headers[_AUTHORIZATION] = token.authorization()
+        # Its published types do not know what a hook is.
+        request.register_hook("response", _Answered(self._source, self._origins, token))  # type: ignore[no-untyped-call]
+        return request
+
+    def __repr__(self) -> str:
+        """Show the origins, and no token."""
+        return f"BearerAuth(origins={self._origins!r})"
+
+
+class _Answered:
+    """What happens with the answers to one request, those after redirects among them."""
+
+    def __init__(self, source: TokenSource, origins: Origins, token: AccessToken) -> None:
+        self._source, self._origins, self._token = source, origins, token
+        self._replaced = False
+
+    def __call__(self, response: Response, **how: Any) -> Response:  # noqa: ANN401 -- those of `Session.send`
+        if response.request.headers.get(_AUTHORIZATION) != self._token.authorization():
+            return response  # a hop to which the token did not go
+        if response.is_redirect:
+            self._take_off(response)
+            return response
+        if not self._replaced and _refused(response) and _resendable(response.request):
+            other = replacement(self._source, self._token)
+            if other is not None:
+                return self._again(response, other, how)
+        return response
+
+    def _take_off(self, response: Response) -> None:
+        """Let the redirect, which requests makes out of this request, go without the token where it has to."""
+        here = response.url
+        if not self._origins.allow_hop(here, to=urljoin(here, response.headers["location"])):
+            del response.request.headers[_AUTHORIZATION]
+
+    def _again(self, response: Response, other: AccessToken, how: dict[str, Any]) -> Response:
+        self._replaced, self._token = True, other
+        _ = response.content  # so that the connection can be used again
+        response.close()
+        request = response.request.copy()
+        request.headers[_AUTHORIZATION] = other.authorization()
+        # As requests' own HTTPDigestAuth does it.
+        again: Response = response.connection.send(request, **how)
+        again.history.append(response)
+        again.request = request
+        return again
+
+
+def _refused(response: Response) -> bool:
+    if response.status_code != UNAUTHORIZED:
+        return False
+    return token_was_refused([response.headers.get("WWW-Authenticate", "")])
+
+
+def _resendable(request: PreparedRequest) -> bool:
+    return request.body is None or isinstance(request.body, bytes | str)
+
+
+__all__ = ["BearerAuth"]

@@ -1,0 +1,171 @@
+"""
+Demanding access tokens in any WSGI application: `app = AuthMiddleware(app, validator)`.
+
+Invariants:
+    * Closed: every request needs a valid token, except to the paths that are named public.
+    * The validator's threads are started by the first request of a process, so that it works in servers that
+      fork workers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from tokenry.errors import ValidatorNotReady
+from tokenry.http.forking import renew_after_fork
+from tokenry.protect import ANY_TOKEN, Access, Admitted, Protection, PublicPaths, Refusal, Refused, Require, public
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, MutableMapping
+
+    from tokenry.claims import TokenInfo
+    from tokenry.protect import Judge
+
+    Environment = MutableMapping[str, Any]
+    StartResponse = Callable[..., Any]
+    Application = Callable[[Environment, StartResponse], Iterable[bytes]]
+
+TOKEN: Final = "tokenry.token"  # noqa: S105 -- the name of a key
+"""Key of the verified token in a WSGI environment."""
+FIRST_REQUEST_SECONDS: Final = 5.0  # that the first request of a process may wait for keys and list
+_ADMITTED: Final = "tokenry.admitted"
+_PHRASES: Final = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
+
+HandlerT = TypeVar("HandlerT")
+
+
+class AuthMiddleware:
+    """
+    Lets nobody in without a valid token; `environ[TOKEN]` then says who calls.
+
+    Args:
+        app: The application.
+        validator: Judges the tokens.
+        public: Paths (`PATH_INFO`) that are open: `/healthz`, or `/static/*` for all below.
+        realm: Protection space to name in challenges (RFC 9110 section 11.5).
+        resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+
+    Raises:
+        ConfigurationError: A path or the URL is not usable.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        validator: Judge,
+        *,
+        public: Iterable[str] = (),
+        realm: str | None = None,
+        resource_metadata: str | None = None,
+    ) -> None:
+        """Stand before *app*."""
+        self.app = app
+        self.public = PublicPaths(public)
+        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
+        self._running = Running(validator)
+
+    def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle one request."""
+        for name in (TOKEN, _ADMITTED):
+            environ.pop(name, None)
+        if path_of(environ) in self.public:
+            return self.app(environ, start_response)
+        self._running.ensure()
+        try:
+            info = self.protection.admit(authorization_values(environ), ANY_TOKEN)
+        except Refused as refused:
+            return _answer(refused.refusal, start_response)
+        environ[TOKEN] = info
+        environ[_ADMITTED] = Admitted(info=info, protection=self.protection)
+        return self.app(environ, start_response)
+
+
+class Running:
+    """Sees to it that a validator's threads run in this process: those of a parent do not survive a fork."""
+
+    def __init__(self, validator: Judge) -> None:
+        """Start *validator* on the first `ensure`."""
+        self.validator: Any = validator
+        self._process: int | None = None
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start anew in the child."""
+        self._lock = threading.Lock()
+        self._process = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether `ensure` has something to do, and may take a while."""
+        return self._process != os.getpid()
+
+    def ensure(self) -> None:
+        """Return when the validator runs; the first time, wait a little until it can judge."""
+        if self._process == os.getpid():
+            return
+        with self._lock:
+            if self._process == os.getpid():
+                return
+            self.validator.start()
+            with suppress(ValidatorNotReady):  # the request is answered 503, and the next one may fare better
+                self.validator.wait_ready(FIRST_REQUEST_SECONDS)
+            self._process = os.getpid()
+
+
+def path_of(environ: Environment) -> str:
+    """Return the decoded path of a request within the application (PEP 3333)."""
+    path: str = environ.get("PATH_INFO") or "/"
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def authorization_values(environ: Environment) -> list[str]:
+    """
+    Return the values of the `Authorization` field.
+
+    WSGI servers join two fields of one name by a comma, which no bearer token contains (RFC 6750 section 2.1).
+    """
+    value = environ.get("HTTP_AUTHORIZATION")
+    if value is None:
+        return []
+    return value.split(",") if value.lower().startswith("bearer ") else [value]
+
+
+def _answer(refusal: Refusal, start_response: StartResponse) -> Iterable[bytes]:
+    headers = [*refusal.headers, ("Content-Length", str(len(refusal.body)))]
+    start_response(f"{refusal.status} {_PHRASES.get(refusal.status, 'Refused')}", headers)
+    return [refusal.body]
+
+
+def _guarded(handler: HandlerT, access: Access) -> HandlerT:
+    """Return a WSGI application that needs more than any valid token."""
+    application = cast("Application", handler)
+
+    @functools.wraps(application)
+    def run(environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
+        admitted: Admitted | None = environ.get(_ADMITTED)
+        if admitted is None:
+            raise RuntimeError("@require without tokenry.wsgi.AuthMiddleware: the application was not run")
+        try:
+            admitted.protection.require(admitted.info, access)
+        except Refused as refused:
+            return _answer(refused.refusal, start_response)
+        return application(environ, start_response)
+
+    return cast("HandlerT", run)
+
+
+require = Require(_guarded)
+"""`@require("orders.read")` before a WSGI application, such as one that is mounted below a path."""
+
+
+def token_of(environ: Environment) -> TokenInfo | None:
+    """Return the verified token of a request; None in a public one."""
+    return cast("TokenInfo | None", environ.get(TOKEN))
+
+
+__all__ = ["TOKEN", "AuthMiddleware", "public", "require", "token_of"]
