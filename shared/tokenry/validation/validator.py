@@ -56,6 +56,19 @@ _TYPED: Final = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 
 
 class RevokedToken(InvalidToken):
     """
+class Confirmation(Enum):
+    """The type of `ANY_CONFIRMATION`."""
+
+    ANY = "any confirmation"
+
+
+ANY_CONFIRMATION: Final = Confirmation.ANY
+"""
+Accept a token that is bound to a certificate without comparing it: for introspection, whose caller gets `cnf` and
+compares it (RFC 8705 section 3.2), and for nobody who acts upon the token.
+"""
+
+
     The token is good but for its revocation.
 
     Attributes:
@@ -106,6 +119,7 @@ class Validator:
         audience: str | None = None,
     ) -> TokenInfo:
         """
+        confirmation: str | Confirmation | None = None,
         Return what *token* says if it may be acted upon at *now*.
 
         Args:
@@ -118,6 +132,7 @@ class Validator:
             audience: A name that `aud` must contain as well.
 
         Raises:
+            confirmation: Thumbprint (`x5t#S256`) of the certificate that the caller presented; None for none.
             InvalidToken: With the first step that failed.
             UnknownKey: The key is not in the issuer's key set; it may have been published since.
             InsufficientScope: The token is good and lacks scopes.
@@ -134,8 +149,8 @@ class Validator:
         info = verified.info
         self._check_times(verified, now)  # step 6
         self._check_audience(info, audience)  # step 7
-        if "cnf" in info.claims:  # RFC 7800: bound to a key whose possession was not proved to us
-            raise InvalidToken(Reason.UNCONFIRMED)
+        if "cnf" in info.claims:
+            _check_confirmation(info.claims["cnf"], confirmation)
         self._check_revocation(verified, revocations, list_age, now)  # step 8
         if is_new:
             self._verified.admit(token, verified)
@@ -247,6 +262,13 @@ class Validator:
 
 def _read_header(header: dict[str, Any]) -> _Header:
     """
+def _check_confirmation(cnf: Any, confirmation: str | Confirmation | None) -> None:  # noqa: ANN401 -- any JSON value
+    """RFC 7800, RFC 8705 section 3: the token is good only with the key that it is bound to."""
+    demanded = binding_of(cnf)
+    if demanded is None or (confirmation is not ANY_CONFIRMATION and confirmation != demanded):
+        raise InvalidToken(Reason.UNCONFIRMED)
+
+
     Return what decides of a header whose members have their types.
 
     `jku`, `jwk`, `x5u` and `x5c` are never looked at (RFC 8725 section 3.10).
