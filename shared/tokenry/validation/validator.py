@@ -8,7 +8,7 @@ order.
 4. signature
 5. claims: strict JSON, every type
 6. times
-7. audience, and that no proof of possession is demanded that is not checked here
+7. audience, and that the key whose possession the token demands is the caller's
 8. revocation
 9. scope
 
@@ -18,6 +18,7 @@ they are remembered for tokens that come again; 6 to 9 are done at each use.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tokenry.errors import (
@@ -32,6 +33,7 @@ from tokenry.errors import (
 from tokenry.jose.encoding import parse_json_object
 from tokenry.jose.jwk import MAX_KID_LENGTH, Algorithm, BadSignature
 from tokenry.jose.jws import MalformedJws, decode, parse_header, segments
+from tokenry.oauth.mutual_tls import binding_of
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry.validation.claim_set import read_claim_set
@@ -54,8 +56,6 @@ MAX_HEADERS: Final = 256
 _TYPED: Final = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 2.1
 
 
-class RevokedToken(InvalidToken):
-    """
 class Confirmation(Enum):
     """The type of `ANY_CONFIRMATION`."""
 
@@ -69,6 +69,8 @@ compares it (RFC 8705 section 3.2), and for nobody who acts upon the token.
 """
 
 
+class RevokedToken(InvalidToken):
+    """
     The token is good but for its revocation.
 
     Attributes:
@@ -117,9 +119,9 @@ class Validator:
         list_age: float,
         scope: Scope = NO_SCOPE,
         audience: str | None = None,
+        confirmation: str | Confirmation | None = None,
     ) -> TokenInfo:
         """
-        confirmation: str | Confirmation | None = None,
         Return what *token* says if it may be acted upon at *now*.
 
         Args:
@@ -130,9 +132,9 @@ class Validator:
             list_age: Seconds since *revocations* was complete.
             scope: Scopes that the token must have, all of them.
             audience: A name that `aud` must contain as well.
+            confirmation: Thumbprint (`x5t#S256`) of the certificate that the caller presented; None for none.
 
         Raises:
-            confirmation: Thumbprint (`x5t#S256`) of the certificate that the caller presented; None for none.
             InvalidToken: With the first step that failed.
             UnknownKey: The key is not in the issuer's key set; it may have been published since.
             InsufficientScope: The token is good and lacks scopes.
@@ -260,8 +262,6 @@ class Validator:
         verified.missed = (mark, now)
 
 
-def _read_header(header: dict[str, Any]) -> _Header:
-    """
 def _check_confirmation(cnf: Any, confirmation: str | Confirmation | None) -> None:  # noqa: ANN401 -- any JSON value
     """RFC 7800, RFC 8705 section 3: the token is good only with the key that it is bound to."""
     demanded = binding_of(cnf)
@@ -269,6 +269,8 @@ def _check_confirmation(cnf: Any, confirmation: str | Confirmation | None) -> No
         raise InvalidToken(Reason.UNCONFIRMED)
 
 
+def _read_header(header: dict[str, Any]) -> _Header:
+    """
     Return what decides of a header whose members have their types.
 
     `jku`, `jwk`, `x5u` and `x5c` are never looked at (RFC 8725 section 3.10).
