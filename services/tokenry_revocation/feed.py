@@ -21,11 +21,13 @@ import structlog
 
 from tokenry.errors import ProtocolError
 from tokenry.revocation.lists import RevocationList
+from tokenry.revocation.planb import PlanBList
 from tokenry.revocation.wire import ListStamp
 from tokenry.validation.snapshots import Snapshot
 from tokenry_revocation.ports import StoreUnavailable
 from tokenry_revocation.publication import Live, Publication
 from tokenry_revocation.records import Record
+from tokenry_revocation.revoking import KEEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,6 +82,7 @@ class Feed:
         self._clock = clock
         self._skew = skew
         self._max_token_lifetime = max_token_lifetime
+        self._retention = max_token_lifetime + KEEP_SECONDS
         self._metrics = metrics
         self.salts = {fingerprints.salt_id: fingerprints.salt}
         self._publication: Publication | None = None
@@ -183,7 +186,8 @@ class Feed:
 
     async def _begin(self) -> None:
         epoch = await self._store.epoch()
-        self._publication = Publication(epoch=epoch, overlap=self._store.overlap)
+        plan_b = PlanBList(skew=self._skew, retention=self._retention)
+        self._publication = Publication(epoch=epoch, overlap=self._store.overlap, plan_b=plan_b)
         self._list = RevocationList.of(
             (),
             salts=self.salts,

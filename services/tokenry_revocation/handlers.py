@@ -24,6 +24,7 @@ from tokenry.oauth.form import parse_form, parse_query
 from tokenry.oauth.revocation import parse_revocation_request
 from tokenry.revocation.fingerprints import key_fingerprint
 from tokenry.revocation.lists import RevocationList
+from tokenry.revocation.planb import RefreshConflict, next_refresh
 from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.keys import CLIENT_ADDRESS
 from tokenry.serving.problem import Problem
@@ -31,7 +32,6 @@ from tokenry_revocation.acceptance import Attempt, Conflict, KeyReused, NotFound
 from tokenry_revocation.authorization import NotAllowed, authorize, authorize_admin, authorize_reading, authorize_undo
 from tokenry_revocation.callers import Caller, authenticate
 from tokenry_revocation.instances import VIEWS, denied, merge
-from tokenry_revocation.plan_b import MIN_TIME_DELTA
 from tokenry_revocation.ports import RecordOutlivesStore, StoreUnavailable
 from tokenry_revocation.presented_token import claimed_realm, examine
 from tokenry_revocation.records import Actor, Record, RecordType
@@ -372,18 +372,16 @@ class Revocations:
         publication = service.feed.publication
         if publication is None:
             raise Problem(503, "the store was not read yet", retry_after=RETRY_SECONDS)
-        keep = max(service.terms.retention, MIN_TIME_DELTA)
-        recent = [live for live in publication if live.type is RecordType.REFRESH_FROM and now < live.revoked_at + keep]
-        latest = max(recent, key=lambda live: live.revoked_at, default=None)
-        if latest is not None and latest.refresh_from != value and not force:
+        terms, effective = service.terms, service.terms.default_cutoff(now)
+        latest = publication.plan_b.latest_refresh(now)
+        try:
+            notice = next_refresh(latest, since=value, now=effective, retention=terms.retention, force=force)
+        except RefreshConflict:
             raise Conflict(
                 "another value was sent within the retention, and a second one kills an unchanged "
-                "planb-tokeninfo: "
-                "send force=true if there is none"
-            )
-        if latest is not None and latest.refresh_from == value:
-            return _same_notification(latest.id, latest.revoked_at, value, by)
-        return refresh(value, now=now, terms=service.terms, fingerprints=service.fingerprints, by=by)
+                "planb-tokeninfo: send force=true if there is none"
+            ) from None
+        return refresh(notice, now=now, terms=terms, fingerprints=service.fingerprints, by=by)
 
     # --- POST /oauth2/revoke --------------------------------------------------------------------------------
 
@@ -488,19 +486,6 @@ def _not_authenticated() -> OAuthError:
     """Return the refusal of a client without credentials: both ways to authenticate are offered."""
     challenges = [("WWW-Authenticate", bearer_challenge()), *invalid_client(realm=CHALLENGE_REALM).headers]
     return OAuthError("invalid_client", "client authentication failed", status=401, headers=challenges)
-
-
-def _same_notification(name: str, effective: int, value: int, by: Signature) -> Record:
-    return Record(
-        id=name,
-        type=RecordType.REFRESH_FROM,
-        revoked_at=effective,
-        in_force_until=None,
-        propagated_by=effective,
-        plan_b_by=None,
-        actor=by.actor,
-        refresh_from=value,
-    )
 
 
 def _answer(record: Record) -> dict[str, Any]:

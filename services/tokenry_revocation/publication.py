@@ -21,13 +21,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from tokenry.errors import TokenryError
+from tokenry.revocation.planb import Refresh
 from tokenry.revocation.wire import ListDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tokenry.revocation.entries import Entry
-    from tokenry_revocation.records import PlanBRow, Record, RecordType
+    from tokenry.revocation.planb import PlanBList, PlanBRow
+    from tokenry_revocation.records import Record, RecordType
 
 # A delta of more records than this costs the reader more than the snapshot in its binary form would.
 MAX_DELTA_RECORDS: Final = 100_000
@@ -123,6 +125,11 @@ class Live:
             position=position,
         )
 
+    @property
+    def single(self) -> bool:
+        """Whether it revokes one token, for good."""
+        return all(entry.single for entry in self.entries)
+
     def in_force(self, now: float) -> bool:
         """Tell whether it still matters at *now* (Unix seconds)."""
         return self.in_force_until is None or now < self.in_force_until
@@ -136,18 +143,19 @@ class Publication:
         version: Grows whenever what is published changes: what was rendered for another one is out of date.
         position: The read position of the store; everything acknowledged before it was read is here.
         counts: How many records of each type are in force.
-        arrivals: The records in the order of their arrival, as far as `structure` is the same.
-        structure: Grows whenever more has changed than that records arrived which stand for themselves.
+        plan_b: The same for validators of Plan B.
     """
 
-    def __init__(self, *, epoch: int, overlap: int) -> None:
+    def __init__(self, *, epoch: int, overlap: int, plan_b: PlanBList) -> None:
         """
         Begin empty.
 
         Args:
             epoch: Names the store.
             overlap: How far below a position of the store later news may still appear.
+            plan_b: The list for validators of Plan B, empty too.
         """
+        self.plan_b = plan_b
         self.epoch = epoch
         self.version = 0
         self.position = 0
@@ -157,8 +165,6 @@ class Publication:
         self._placeless: dict[str, Live] = {}  # acknowledged here, and not yet seen in a read
         self._undone: set[str] = set()
         self.counts: Counter[RecordType] = Counter()
-        self.arrivals: list[Live] = []
-        self.structure = 0
 
     def __len__(self) -> int:
         """Return the number of records in force."""
@@ -193,11 +199,7 @@ class Publication:
         if known is None:
             self._live[live.id] = live
             self.counts[live.type] += 1
-            self.arrivals.append(live)
-            if live.undoes is not None:
-                self._undone.add(live.undoes)
-            if live.undoes is not None or live.refresh_from is not None:
-                self.structure += 1
+            self._list_for_plan_b(live)
             self._place(live)
             return True
         if live.position > known.position:
@@ -205,6 +207,19 @@ class Publication:
             self._placeless.pop(live.id, None)
             self._place(known)
         return False
+
+    def _list_for_plan_b(self, live: Live) -> None:
+        if live.undoes is not None:
+            self._undone.add(live.undoes)
+            undone = self._live.get(live.undoes)
+            if undone is not None:
+                for row in undone.rows:
+                    self.plan_b.remove(row, until=undone.in_force_until)
+        if live.refresh_from is not None:
+            self.plan_b.notify(Refresh(since=live.refresh_from, timestamp=live.revoked_at))
+        if live.id not in self._undone:
+            for row in live.rows:
+                self.plan_b.add(row, until=live.in_force_until, single=live.single)
 
     def _place(self, live: Live) -> None:
         if not live.position:
@@ -231,9 +246,8 @@ class Publication:
                 self._undone.discard(live.undoes)
         if dead:
             self._order = [place for place in self._order if self._is_at(place)]
-            self.arrivals = list(self._live.values())
             self.version += 1
-            self.structure += 1
+            self.plan_b.prune(now)
         return len(dead)
 
     def _is_at(self, place: tuple[int, str]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Self
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import b64url_decode, b64url_encode, dump_json, parse_json_object
 from tokenry.revocation.entries import Entry, Kind
+from tokenry.revocation.planb import PlanBRow, PlanBType
 
 FORMAT = 1  # of the bytes; a reader refuses what it does not know
 
@@ -32,25 +33,6 @@ class RecordType(StrEnum):
     GLOBAL = "GLOBAL"
     UNDO = "UNDO"
     REFRESH_FROM = "REFRESH_FROM"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanBRow:
-    """
-    One line of the list that validators of Plan B read.
-
-    Attributes:
-        type: `TOKEN`, `CLAIM` or `GLOBAL`.
-        hash: Hash of the raw token, or of the values in the order of `names`; None for `GLOBAL`.
-        names: Names of the claims, sorted; empty unless `CLAIM`.
-        issued_before: The exclusive cut-off, Unix seconds: the true one, which a reader may not be able to
-            take yet.
-    """
-
-    type: str
-    hash: str | None = None
-    names: tuple[str, ...] = ()
-    issued_before: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +146,7 @@ class Record:
                 type=RecordType(members.pop("type")),
                 actor=Actor(**members.pop("actor")),
                 entries=tuple(_entry(each, members) for each in members.pop("entries")),
-                plan_b=tuple(_row(each) for each in members.pop("plan_b")),
+                plan_b=tuple(_row(each, members) for each in members.pop("plan_b")),
                 **members,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -205,11 +187,19 @@ def _entry(members: dict[str, Any], record: dict[str, Any]) -> Entry:
 
 
 def _row_members(row: PlanBRow) -> dict[str, Any]:
-    return _present(type=row.type, hash=row.hash, names=list(row.names) or None, issued_before=row.issued_before)
+    """Return what a row has besides the time of its record."""
+    return _present(type=row.type.value, hash=row.hash, names=list(row.names) or None, issued_before=row.issued_before)
 
 
-def _row(members: dict[str, Any]) -> PlanBRow:
-    return PlanBRow(**members | {"names": tuple(members.get("names", ()))})
+def _row(members: dict[str, Any], record: dict[str, Any]) -> PlanBRow:
+    return PlanBRow(
+        **members
+        | {
+            "type": PlanBType(members["type"]),
+            "names": tuple(members.get("names", ())),
+            "revoked_at": record["revoked_at"],
+        }
+    )
 
 
 def _present(**members: Any) -> dict[str, Any]:  # noqa: ANN401 -- JSON values

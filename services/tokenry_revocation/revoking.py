@@ -20,18 +20,20 @@ from tokenry.revocation.fingerprints import (
     derive_list_salt,
     jti_fingerprint,
     key_fingerprint,
-    plan_b_hash,
     token_fingerprint,
 )
+from tokenry.revocation.planb import claims_rows, global_rows, jti_rows, settles_at, token_rows
 from tokenry.validation.policy import MAX_LEEWAY
-from tokenry_revocation.records import Actor, PlanBRow, Record, RecordType, record_id
-from tokenry_revocation.requests import SEPARATOR, TEST_REASON
+from tokenry_revocation.records import Record, RecordType, record_id
+from tokenry_revocation.requests import TEST_REASON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tokenry.revocation.planb import PlanBRow, Refresh
     from tokenry.secret import Secret
     from tokenry_revocation.presented_token import PresentedToken
+    from tokenry_revocation.records import Actor
     from tokenry_revocation.requests import ClaimsTarget, GlobalTarget, KeyTarget, TokenIdTarget
 
 KEEP_SECONDS = 120  # an entry outlives what it hits by this: the leeway of a validator and the skew of the clocks
@@ -84,9 +86,10 @@ class Fingerprints:
         self._hashing_salt = hashing_salt
         self.salt_id, self.salt = derive_list_salt(hashing_salt)
 
-    def plan_b(self, text: str) -> str:
-        """Return Plan B's hash of *text*."""
-        return plan_b_hash(text, salt=self._hashing_salt.reveal())
+    @property
+    def plan_b_salt(self) -> str:
+        """Return the salt of Plan B's hashes."""
+        return self._hashing_salt.reveal()
 
     def canonical(self, *parts: object) -> bytes:
         """Return the hash by which two revocations are told apart, or found to be the same."""
@@ -175,15 +178,6 @@ class Signature:
     ticket: str | None = None
 
 
-def settles_at(cutoff: int, *, skew: float) -> int:
-    """
-    Return the Unix second from which a Plan B validator can be shown *cutoff* itself.
-
-    It drops what lies in its future, and its clock may be behind by *skew*.
-    """
-    return math.ceil(cutoff + skew)
-
-
 def draft_token(
     token: PresentedToken, *, now: float, reason: str | None, terms: Terms, fingerprints: Fingerprints
 ) -> Draft:
@@ -210,14 +204,21 @@ def draft_token(
 
     # The other spelling has another hash there; by its id, where it has one, a token is hit in any spelling.
     spellings = token.spellings if jti is None else token.spellings[:1]
-    rows = [PlanBRow(type="TOKEN", hash=fingerprints.plan_b(text), issued_before=cutoff) for text in spellings]
+    rows = token_rows(
+        spellings,
+        iat=None,
+        jti=jti,
+        cut_off=cutoff,
+        revoked_at=math.floor(now),
+        salt=fingerprints.plan_b_salt,
+    )
     return Draft(
         type=RecordType.TOKEN,
         canonical=fingerprints.canonical("TOKEN", by_token, verified is not None, undoable),
         now=now,
         in_force_until=until,
         entries=entries,
-        plan_b=(*rows, *_jti_rows(jti, cutoff, fingerprints)),
+        plan_b=rows,
     )
 
 
@@ -232,7 +233,12 @@ def draft_token_id(
     undoable = reason == TEST_REASON
     by_jti = jti_fingerprint(target.iss or terms.issuer, target.jti, salt=fingerprints.salt)
     until = math.floor(now) + terms.retention
-    rows = _jti_rows(target.jti, terms.default_cutoff(now), fingerprints)
+    rows = jti_rows(
+        target.jti,
+        issued_before=terms.default_cutoff(now),
+        revoked_at=math.floor(now),
+        salt=fingerprints.plan_b_salt,
+    )
 
     def entries(name: str) -> tuple[Entry, ...]:
         return (
@@ -259,6 +265,12 @@ def draft_claims(target: ClaimsTarget, *, now: float, terms: Terms, fingerprints
     value = claims_fingerprint(target.claims, salt=fingerprints.salt)
     block = target.block_until
     until = cutoff + terms.retention if block is None else max(cutoff + terms.retention, block + KEEP_SECONDS)
+    salt, revoked_at = fingerprints.plan_b_salt, math.floor(now)
+    rows = (
+        claims_rows(dict(target.claims), issued_before=cutoff, revoked_at=revoked_at, salt=salt)
+        if target.plan_b
+        else ()
+    )
 
     def entries(name: str) -> tuple[Entry, ...]:
         return (
@@ -274,7 +286,7 @@ def draft_claims(target: ClaimsTarget, *, now: float, terms: Terms, fingerprints
         now=now,
         in_force_until=until,
         entries=entries,
-        plan_b=(_claims_row(dict(target.claims), cutoff, fingerprints),) if target.plan_b else (),
+        plan_b=rows,
         reaches_plan_b=target.plan_b,
     )
 
@@ -313,7 +325,7 @@ def draft_global(target: GlobalTarget, *, now: float, terms: Terms, fingerprints
         now=now,
         in_force_until=until,
         entries=entries,
-        plan_b=(PlanBRow(type="GLOBAL", issued_before=cutoff),),
+        plan_b=global_rows(issued_before=cutoff, revoked_at=math.floor(now)),
     )
 
 
@@ -346,14 +358,14 @@ def undo(record: Record, *, now: float, terms: Terms, fingerprints: Fingerprints
     )
 
 
-def refresh(value: int, *, now: float, terms: Terms, fingerprints: Fingerprints, by: Signature) -> Record:
+def refresh(notice: Refresh, *, now: float, terms: Terms, fingerprints: Fingerprints, by: Signature) -> Record:
     """
-    Return the notification that makes Plan B's validators drop and refetch what was revoked since *value*.
+    Return the record of *notice*, which makes Plan B's validators drop and refetch what is as new as it says.
 
     It takes effect a little later than it was made, when every replica has read it: one that still answers
     without it would move a reader's position past the moment at which everything is listed again.
     """
-    effective = terms.default_cutoff(now)
+    value, effective = notice.since, notice.timestamp
     return Record(
         id=fingerprints.identity(fingerprints.canonical("REFRESH_FROM", value, effective), 0),
         type=RecordType.REFRESH_FROM,
@@ -377,17 +389,3 @@ def _end_of_token(exp: int | None, *, now: float, terms: Terms) -> int:
     if exp is None:
         return math.floor(now) + terms.retention
     return min(exp + KEEP_SECONDS, math.floor(now) + terms.retention + MAX_LEEWAY)
-
-
-def _jti_rows(jti: str | None, cutoff: int, fingerprints: Fingerprints) -> tuple[PlanBRow, ...]:
-    if jti is None or SEPARATOR in jti:
-        return ()
-    return (PlanBRow(type="CLAIM", hash=fingerprints.plan_b(jti), names=("jti",), issued_before=cutoff),)
-
-
-def _claims_row(claims: dict[str, str], cutoff: int, fingerprints: Fingerprints) -> PlanBRow:
-    """Return a rule for Plan B: it knows a client as `azp`, which our tokens carry too."""
-    named = {"azp" if name == "client_id" else name: value for name, value in claims.items()}
-    names = tuple(sorted(named))
-    value = SEPARATOR.join(named[name] for name in names)
-    return PlanBRow(type="CLAIM", hash=fingerprints.plan_b(value), names=names, issued_before=cutoff)

@@ -14,20 +14,20 @@ What such a validator does, and what therefore holds here:
 
 from __future__ import annotations
 
+import base64
 import math
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import dump_json
 from tokenry.revocation.entries import check_time
 from tokenry.revocation.fingerprints import plan_b_hash
+from tokenry.revocation.planb_rows import BUCKET_SECONDS, HASH_BYTES, TokenRow, TokenRows, hash_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
 SEPARATOR: Final = "|"
 HASH_ALGORITHM: Final = "SHA-256"
@@ -254,46 +254,163 @@ def max_time_delta(retention: int) -> int:
 
 class PlanBList:
     """
-    All rows in force, ready to be answered from.
+    All rows in force, kept up to date and ready to be answered from.
+
+    Rows of single tokens lie in columns (`planb_rows.py`); they leave these when another row has their hash.
 
     Invariants:
-        * What is shown is a function of the rows, the notification and the moment alone: every replica says
+        * What is shown is a function of the rows, the notifications and the moment alone: every replica says
           the same.
         * Rows of one hash are shown in ascending `issued_before`, with `revoked_at` that never descends.
     """
 
-    __slots__ = ("_moments", "_open", "_refresh", "_retention", "_settled", "_skew")
+    __slots__ = ("_groups", "_moments", "_refreshes", "_retention", "_skew", "_tokens")
 
     def __init__(
         self,
-        rows: Iterable[PlanBRow],
+        rows: Iterable[PlanBRow] = (),
         *,
-        now: float,
+        now: float = 0.0,
         skew: float,
         retention: int,
         refresh: Refresh | None = None,
     ) -> None:
         """
-        Prepare *rows* for questions at *now* and later.
+        Begin with *rows*.
 
         Args:
             rows: Those in force; what was undone is not among them.
-            now: Unix seconds. Groups that can still change after it are looked at again for each question.
+            now: Unix seconds at which it begins; what is shown depends on the moment of each question only.
             skew: Bound on the difference of any two clocks of the platform, in seconds.
             retention: Seconds that a revocation is kept.
             refresh: The notification to show.
         """
+        del now
         self._skew = skew
         self._retention = retention
-        self._refresh = refresh if refresh is not None and refresh.in_force(now, retention=retention) else None
-        groups = [tuple(group) for _, group in groupby(sorted(rows, key=_order), key=_group)]
-        open_groups = [group for group in groups if _moment(group[-1], skew) > now]
-        settled_groups = (group for group in groups if _moment(group[-1], skew) <= now)
-        settled = [row for group in settled_groups for row in self._shown(group, now)]
-        settled.sort(key=lambda row: row.revoked_at)  # stable: the order within a group stays
-        self._open: Sequence[Sequence[PlanBRow]] = open_groups
-        self._settled: Sequence[PlanBRow] = settled
-        self._moments = [row.revoked_at for row in settled]
+        self._refreshes: frozenset[Refresh] = frozenset() if refresh is None else frozenset({refresh})
+        self._tokens = TokenRows()
+        self._groups: dict[str, tuple[_Held, ...]] = {}
+        self._moments: dict[int, dict[str, None]] = {}
+        for row in rows:
+            self.add(row)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._tokens) + sum(map(len, self._groups.values()))
+
+    # --- what is in force -----------------------------------------------------------------------------------
+
+    def add(self, row: PlanBRow, *, until: int | None = None, single: bool = False) -> None:
+        """
+        Show *row* too.
+
+        Args:
+            row: The row; the same one again is harmless.
+            until: Unix seconds until which it matters; None for ever.
+            single: Whether it names one token and is never removed, so that it may be kept in little memory.
+        """
+        digest = None if row.hash is None else base64.urlsafe_b64decode(row.hash)
+        place = None if digest is None else self._tokens.find(digest)
+        key = _group(row)
+        if single and until is not None and digest is not None and len(digest) == HASH_BYTES:
+            if place is None and key not in self._groups:
+                self._tokens.add(
+                    TokenRow(row.names, digest, row.issued_before, row.revoked_at, until),
+                    moment=self._settles(row),
+                )
+                return
+            if place is not None and self._is_held(place, row, until):
+                return
+        if place is not None:
+            self._unpack(place)
+        held = self._groups.get(key, ())
+        if (row, until) not in held:
+            self._regroup(key, (*held, _Held(row, until)))
+
+    def add_tokens(
+        self, *, names: tuple[str, ...], hashes: bytes, issued_before: int, revoked_at: int, until: int
+    ) -> None:
+        """
+        Show one row for each 32 bytes of *hashes*, alike in everything else, and each of them `single`.
+
+        Args:
+            names: Names of the claims; empty for TOKEN rows.
+            hashes: Plan B's hashes, not encoded.
+            issued_before: The exclusive cut-off, Unix seconds.
+            revoked_at: Unix seconds.
+            until: Unix seconds until which the rows matter.
+        """
+        like = TokenRow(names, b"", issued_before, revoked_at, until)
+        moment = max(revoked_at, settles_at(issued_before, skew=self._skew))
+        met = [digest for digest in _cut(hashes) if hash_text(digest) in self._groups] if self._groups else []
+        if met:
+            hashes = b"".join(digest for digest in _cut(hashes) if digest not in set(met))
+        known = self._tokens.extend(hashes, like=like, moment=moment)
+        for digest in (*met, *known):
+            self.add(_row_of(like._replace(hash=digest)), until=until, single=True)
+
+    def remove(self, row: PlanBRow, *, until: int | None = None) -> None:
+        """Show *row* no more, which was added with *until*: it was taken back."""
+        key = _group(row)
+        held = self._groups.get(key)
+        if held is not None:
+            self._regroup(key, tuple(each for each in held if each != (row, until)))
+
+    def notify(self, refresh: Refresh) -> None:
+        """Show *refresh* from its timestamp on; of several in force the latest one is shown."""
+        self._refreshes |= {refresh}
+
+    def prune(self, now: float) -> None:
+        """Forget what is over at *now* (Unix seconds)."""
+        self._tokens.prune(now)
+        for key, held in [item for item in self._groups.items() if any(_is_over(each, now) for each in item[1])]:
+            self._regroup(key, tuple(each for each in held if not _is_over(each, now)))
+
+    def _settles(self, row: PlanBRow) -> int:
+        return max(row.revoked_at, settles_at(row.issued_before, skew=self._skew))
+
+    def _is_held(self, place: int, row: PlanBRow, until: int) -> bool:
+        """Tell whether the row at *place* is *row*, or may be replaced by it; then it is."""
+        held = self._tokens.row(place)
+        cut, at = held.issued_before <= row.issued_before, held.revoked_at <= row.revoked_at
+        if held.names != row.names or not (cut and at and held.until <= until):
+            return False
+        if (held.issued_before, held.revoked_at, held.until) != (row.issued_before, row.revoked_at, until):
+            # The later one says everything that the earlier one said, and for longer.
+            self._tokens.remove(place)
+            self._tokens.add(
+                held._replace(issued_before=row.issued_before, revoked_at=row.revoked_at, until=until),
+                moment=self._settles(row),
+            )
+        return True
+
+    def _unpack(self, place: int) -> None:
+        """Keep the row at *place* as one of a group."""
+        held = self._tokens.row(place)
+        self._tokens.remove(place)
+        row = _row_of(held)
+        key = _group(row)
+        self._regroup(key, (*self._groups.get(key, ()), _Held(row, held.until)))
+
+    def _regroup(self, key: str, rows: tuple[_Held, ...]) -> None:
+        """Let *rows* be those of one hash."""
+        before = self._groups.pop(key, ())
+        if before:
+            keys = self._moments[self._time(before)]
+            del keys[key]
+            if not keys:
+                del self._moments[self._time(before)]
+        if rows:
+            rows = tuple(sorted(rows, key=_order))
+            self._groups[key] = rows
+            self._moments.setdefault(self._time(rows), {})[key] = None
+
+    def _time(self, rows: Iterable[_Held]) -> int:
+        """Return the bucket of the moment from which all of *rows* are shown as they are."""
+        return max(self._settles(row) for row, _ in rows) // BUCKET_SECONDS
+
+    # --- what is shown --------------------------------------------------------------------------------------
 
     def rows(self, *, after: float, now: float) -> list[PlanBRow]:
         """
@@ -301,61 +418,178 @@ class PlanBList:
 
         Args:
             after: The `from` of the question, however old.
-            now: Unix seconds, not earlier than that of the preparation.
+            now: Unix seconds.
         """
-        shown = [row for group in self._open for row in self._shown(group, now) if row.revoked_at > after]
-        return [*self._settled[bisect_right(self._moments, after) :], *shown]
+        return [shown.row() for portion in self._portions(after, now) for shown in portion]
 
     def body(self, *, after: float, now: float) -> bytes:
         """Return the whole answer as JSON (arguments as for `rows`)."""
-        return dump_json(
-            {
-                "meta": self.meta(now),
-                "revocations": [row.to_dict() for row in self.rows(after=after, now=now)],
-            }
-        )
+        return b"".join(self.pieces(after=after, now=now))
+
+    def pieces(self, *, after: float, now: float) -> Iterator[bytes]:
+        """
+        Yield the whole answer as JSON in pieces of some hundred rows (arguments as for `rows`).
+
+        The answer is that of the moment of the first piece, whatever happens to the list before the last one.
+        """
+        yield b'{"meta":' + dump_json(self.meta(now)) + b',"revocations":['
+        comma = b""
+        for portion in self._portions(after, now):
+            yield comma + b",".join(map(_json, portion)) if portion else b""
+            comma = b"," if portion else comma
+        yield b"]}"
 
     def meta(self, now: float) -> dict[str, int | None]:
         """Return the answer's `meta` at *now* (Unix seconds); null where there is no notification."""
-        refresh = self._refresh
-        shown = refresh is not None and refresh.in_force(now, retention=self._retention)
+        refresh = self.refresh(now)
         return {
             "MAX_TIME_DELTA": max_time_delta(self._retention),
-            "REFRESH_FROM": refresh.since if refresh is not None and shown else None,
-            "REFRESH_TIMESTAMP": refresh.timestamp if refresh is not None and shown else None,
+            "REFRESH_FROM": None if refresh is None else refresh.since,
+            "REFRESH_TIMESTAMP": None if refresh is None else refresh.timestamp,
         }
 
-    def _shown(self, group: Iterable[PlanBRow], now: float) -> Iterator[PlanBRow]:
-        """Yield the rows of one hash as they are shown at *now*."""
-        latest = 0
-        for row in group:
-            shown = _at(row, now, self._skew)
-            latest = max(latest, self._restamped(shown.revoked_at))
-            yield replace(shown, revoked_at=latest)
+    def refresh(self, now: float) -> Refresh | None:
+        """Return the notification that is shown at *now* (Unix seconds)."""
+        shown = [each for each in self._refreshes if each.timestamp <= now and self._remembers(each, now)]
+        return max(shown, key=_timestamp, default=None)
 
-    def _restamped(self, revoked_at: int) -> int:
-        """A validator that drops rows for the notification asks next for what is younger than it."""
-        refresh = self._refresh
-        if refresh is None or not refresh.since <= revoked_at < refresh.timestamp:
-            return revoked_at
-        return refresh.timestamp
+    def latest_refresh(self, now: float) -> Refresh | None:
+        """Return the latest notification that is or will be shown; None when it has had its time at *now*."""
+        return max((each for each in self._refreshes if self._remembers(each, now)), key=_timestamp, default=None)
 
+    def _remembers(self, refresh: Refresh, now: float) -> bool:
+        return refresh.in_force(now, retention=self._retention)
 
-def _moment(row: PlanBRow, skew: float) -> int:
-    """Return the Unix second from which no clock of the platform takes the row's cut-off for the future."""
-    return math.ceil(row.issued_before + skew)
-
-
-def _at(row: PlanBRow, now: float, skew: float) -> PlanBRow:
-    moment = _moment(row, skew)
-    if now >= moment:
-        return replace(row, revoked_at=max(row.revoked_at, moment))
-    return replace(row, issued_before=max(1, min(row.issued_before, math.floor(now - skew))))
-
-
-def _group(row: PlanBRow) -> tuple[str, str]:
-    return (row.type.value, row.hash or "")
+    def _portions(self, after: float, now: float) -> Iterator[list[_Shown]]:
+        refresh = self.refresh(now)
+        reach = after
+        if refresh is not None and refresh.timestamp > after:  # rows from its beginning on are shown again
+            reach = min(after, refresh.since - 1)
+        first = reach // BUCKET_SECONDS
+        times = sorted(time for time in self._moments if time >= first)
+        groups = [self._groups[key] for time in times for key in self._moments[time]]
+        view = _View(now, self._skew, refresh)
+        for portion in self._tokens.portions(reach, size=_PORTION):
+            rows = [_Shown(row.names, row.hash, *view.times(row)) for row in portion.alive(now)]
+            yield [shown for shown in rows if shown.revoked_at > after]
+        for start in range(0, len(groups), _PORTION):
+            rows = [shown for group in groups[start : start + _PORTION] for shown in _shown(group, view)]
+            yield [shown for shown in rows if shown.revoked_at > after]
 
 
-def _order(row: PlanBRow) -> tuple[str, str, int, int, tuple[str, ...]]:
-    return (row.type.value, row.hash or "", row.issued_before, row.revoked_at, row.names)
+class _Held(NamedTuple):
+    """A row, and the Unix second until which it matters (None: for ever)."""
+
+    row: PlanBRow
+    until: int | None
+
+
+class _Shown(NamedTuple):
+    """
+    One row as it is shown: its hash is bytes where it names a token, text where it is kept whole.
+
+    The type follows from the rest: no hash is GLOBAL, no names TOKEN.
+    """
+
+    names: tuple[str, ...]
+    hash: bytes | str | None
+    issued_before: int
+    revoked_at: int
+
+    def row(self) -> PlanBRow:
+        """Return it as a row."""
+        kind = PlanBType.CLAIM if self.names else PlanBType.GLOBAL if self.hash is None else PlanBType.TOKEN
+        digest = self.hash
+        return PlanBRow(
+            type=kind,
+            hash=hash_text(digest) if isinstance(digest, bytes) else digest,
+            names=self.names,
+            issued_before=self.issued_before,
+            revoked_at=self.revoked_at,
+        )
+
+
+class _View(NamedTuple):
+    """What decides how a row is shown: the moment, the bound on clocks, and the notification shown."""
+
+    now: float
+    skew: float
+    refresh: Refresh | None
+
+    def times(self, row: PlanBRow | TokenRow) -> tuple[int, int]:
+        """Return `issued_before` and `revoked_at` of *row* as they are shown."""
+        cut_off, revoked_at = row.issued_before, row.revoked_at
+        moment = settles_at(cut_off, skew=self.skew)
+        if self.now >= moment:
+            revoked_at = max(revoked_at, moment)
+        else:
+            cut_off = max(1, min(cut_off, math.floor(self.now - self.skew)))
+        refresh = self.refresh
+        if refresh is not None and refresh.since <= revoked_at < refresh.timestamp:
+            revoked_at = refresh.timestamp  # a validator that drops it for the notification asks from there
+        return cut_off, revoked_at
+
+
+_PORTION: Final = 500  # rows written at a stretch: one or two milliseconds
+_NAMES_OF_IDS: Final = ("jti",)
+_ID_ROW: Final = (
+    b'{"type":"CLAIM","revoked_at":%d,"data":{"names":["jti"],"value_hash":"%b","hash_algorithm":"SHA-256",'
+    b'"separator":"|","issued_before":%d}}'
+)
+_TOKEN_ROW: Final = (
+    b'{"type":"TOKEN","revoked_at":%d,"data":{"token_hash":"%b","hash_algorithm":"SHA-256","issued_before":%d}}'
+)
+
+
+def _shown(group: Iterable[_Held], view: _View) -> Iterator[_Shown]:
+    """Yield the rows of one hash as they are shown."""
+    latest = 0
+    for row, until in group:
+        if until is None or until > view.now:
+            cut_off, revoked_at = view.times(row)
+            latest = max(latest, revoked_at)
+            yield _Shown(row.names, row.hash, cut_off, latest)
+
+
+def _json(shown: _Shown) -> bytes:
+    """Return a row as JSON; those of single tokens are written out, for there may be a million of them."""
+    digest = shown.hash
+    if isinstance(digest, bytes) and shown.names in {(), _NAMES_OF_IDS}:
+        text = _ID_ROW if shown.names else _TOKEN_ROW
+        return text % (shown.revoked_at, base64.urlsafe_b64encode(digest), shown.issued_before)
+    return dump_json(shown.row().to_dict())
+
+
+def _cut(hashes: bytes) -> list[bytes]:
+    return [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
+
+
+def _row_of(held: TokenRow) -> PlanBRow:
+    return _Shown(held.names, held.hash, held.issued_before, held.revoked_at).row()
+
+
+def _is_over(held: _Held, now: float) -> bool:
+    return held.until is not None and held.until <= now
+
+
+def _timestamp(refresh: Refresh) -> int:
+    return refresh.timestamp
+
+
+def settles_at(issued_before: int, *, skew: float) -> int:
+    """
+    Return the Unix second from which no clock of the platform takes a cut-off for the future.
+
+    Until then a validator would drop a row that shows it.
+    """
+    return math.ceil(issued_before + skew)
+
+
+def _group(row: PlanBRow) -> str:
+    """Return what a validator keeps one row for: a hash, whatever it is of, or all tokens."""
+    return row.hash or ""
+
+
+def _order(held: _Held) -> tuple[int, int, tuple[str, ...], int]:
+    row = held.row
+    return (row.issued_before, row.revoked_at, row.names, held.until or 0)

@@ -197,6 +197,46 @@ async def test_an_unchanged_validator_refuses_what_was_revoked_by_the_time_that_
     assert not validator.refuses(single + "x", payload(world.token()))
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "more"),
+    [("CLAIM", {"claims": {"sub": "jdoe"}}, {}), ("GLOBAL", {}, {"confirm": True})],
+)
+async def test_an_earlier_cut_off_that_is_posted_later_takes_nothing_back(world, service, kind, data, more):
+    validator = PlanBTokeninfo(salt=SALT)
+    await service.post(kind, data, **more)
+    token, later = world.token(iat=NOW), world.token(iat=NOW + 60)
+    await run_validator(world, service, validator, 60)
+    assert validator.refuses(token, payload(token))
+    await service.post(kind, data | {"issued_before": NOW - 1000}, **more)
+    for _ in range(4):
+        await run_validator(world, service, validator, 0)
+        assert validator.refuses(token, payload(token)), "it keeps one cut-off a hash: the last that it reads"
+    assert not validator.refuses(later, payload(later))
+
+
+async def test_a_revoked_token_whose_id_is_somebodys_name_takes_nothing_back(world, service):
+    validator = PlanBTokeninfo(salt=SALT)
+    await service.post("CLAIM", {"claims": {"sub": "jdoe"}})
+    subject, single = world.token(iat=NOW), world.token(iat=NOW - 600, jti="jdoe", sub="other")
+    await run_validator(world, service, validator, 60)
+    await service.post("TOKEN", {"token": single})
+    await run_validator(world, service, validator, 60)
+    for token in (subject, single):
+        assert validator.refuses(token, payload(token))
+
+
+@pytest.mark.parametrize("rule", [{"client_id": "basket"}, {"azp": "basket"}, {"azp": "basket", "sub": "jdoe"}])
+@pytest.mark.parametrize("left_out", ["azp", "client_id", "nothing"])
+async def test_a_rule_on_a_client_hits_tokens_with_either_spelling_of_it(world, service, rule, left_out):
+    validator = PlanBTokeninfo(salt=SALT)
+    await service.post("CLAIM", {"claims": rule})
+    await run_validator(world, service, validator, 60)
+    token = world.token(iat=NOW, **({} if left_out == "nothing" else {left_out: None}))
+    other = world.token(iat=NOW, client_id="checkout", azp="checkout")
+    assert validator.refuses(token, payload(token))
+    assert not validator.refuses(other, payload(other))
+
+
 async def test_an_unchanged_validator_forgets_nothing_in_a_refresh(world, service):
     validator = PlanBTokeninfo(salt=SALT)
     early, late = world.token(iat=NOW - 60), world.token(iat=NOW - 60)
