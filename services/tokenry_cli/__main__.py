@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from tokenry_cli import admin, revoke, token
+from tokenry_cli import admin, credentials, extend, revoke, token, validators
 from tokenry_cli.demo import demo
 from tokenry_cli.dev import dev
+from tokenry_cli.routes import routes
 from tokenry_cli.serve import serve
 
 app = typer.Typer(
@@ -22,8 +23,13 @@ _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("serve", context_settings=_PASSED_ON)(serve)
 app.command("healthcheck", context_settings=_PASSED_ON)(admin.healthcheck)
 app.add_typer(admin.app, name="admin")
+app.command("routes")(routes)
+app.add_typer(credentials.app, name="credentials")
 app.add_typer(token.app, name="token")
 app.add_typer(revoke.app, name="revoke")
+validators.app.command("extend")(extend.extend)
+validators.app.command("extend-key")(extend.extend_key)
+app.add_typer(validators.app, name="validators")
 
 
 def main() -> None:
