@@ -41,7 +41,7 @@ data = Console(highlight=False, soft_wrap=True)
 
 def fail(message: str, *, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """End the command with *message* and *code*."""
-    people.print(f"[red]error:[/red] {_escape(message)}")
+    people.print(f"[red]error:[/red] {escape(message)}")
     sys.exit(code)
 
 
@@ -53,7 +53,7 @@ def show(document: Mapping[str, Any], *, form: Format) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in document.items():
         text = value if isinstance(value, str) else json.dumps(value)
-        table.add_row(f"[dim]{_escape(name)}[/dim]", _escape(text))
+        table.add_row(f"[dim]{escape(name)}[/dim]", escape(text))
     data.print(table)
 
 
@@ -62,5 +62,6 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return *text* so that rich prints it as it is."""
     return text.replace("[", r"\[")

@@ -92,6 +92,20 @@ class Platform:
         response = self._send("POST", url, json.dumps(body).encode(), "application/json", self.bearer())
         return _json("the revocation", response, expected=200 if dry_run else 201, also=200)
 
+    def validators(self, *, bearer: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """
+        Return what the revocation service knows of its validators.
+
+        Args:
+            bearer: What authenticates, to be used again; default: with a fresh token.
+
+        Raises:
+            Refused: The caller may not see them.
+            FetchFailed: The service did not answer.
+        """
+        url = f"{self.context.revocation_url()}/validators"
+        return _json("the list of validators", self.get(url, headers=bearer or self.bearer()), expected=200)
+
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Response:
         """Return the answer to a GET of *url*."""
         return self._send("GET", url, None, None, headers or {})

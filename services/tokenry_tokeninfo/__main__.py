@@ -7,12 +7,15 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import structlog
+
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
 from tokenry.serving.keys import METRICS
 from tokenry.serving.metrics import package_version
 from tokenry.serving.server import command
 from tokenry.sources.events import EventKind
+from tokenry.sources.extension import ExtensionSource
 from tokenry.sources.keys import KeySource, KeySources
 from tokenry.sources.revocations import RevocationSource
 from tokenry.sources.signed_list import SignedListPlace
@@ -47,10 +50,21 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
 
         own = _own_keys(settings, clock, on_event=found)
         keys = KeySources([own, *_other_keys(settings, clock)])
-        revocations = _revocations(settings, clock, own, on_event=heard)
-        validator = TokenValidator.from_sources(policy_of(settings), keys=keys, revocations=revocations, clock=clock)
+        extension = _extension(settings, clock)
+        revocations = _revocations(settings, clock, own, extension, on_event=heard)
+        validator = TokenValidator.from_sources(
+            policy_of(settings), keys=keys, revocations=revocations, clock=clock, extension=extension
+        )
         calls = HttpCalls()
-        app = create_app(settings, clock=clock, validation=validator, keys=keys, revocations=revocations, calls=calls)
+        app = create_app(
+            settings,
+            clock=clock,
+            validation=validator,
+            keys=keys,
+            revocations=revocations,
+            calls=calls,
+            extension=lambda: validator.extension,
+        )
         propagation = Propagation(app[METRICS], clock=clock)
         app[METRICS].register(
             SourceCollector(
@@ -115,7 +129,14 @@ def _other_keys(settings: Settings, clock: SystemClock) -> list[KeySource]:
     ]
 
 
-def _revocations(settings: Settings, clock: SystemClock, own: KeySource, *, on_event: OnEvent) -> RevocationSource:
+def _revocations(
+    settings: Settings,
+    clock: SystemClock,
+    own: KeySource,
+    extension: ExtensionSource | None,
+    *,
+    on_event: OnEvent,
+) -> RevocationSource:
     """Return the source of the list: where the settings say, else where the issuer's metadata say."""
 
     def discovered() -> str | None:
@@ -129,10 +150,30 @@ def _revocations(settings: Settings, clock: SystemClock, own: KeySource, *, on_e
         state_key=settings.issuer_identifier,
         refuse_age_seconds=settings.list_refuse_age,
         signed_list=_signed_list(settings, own),
+        extension=extension,
         fetcher=_fetcher(settings),
         clock=clock,
         on_event=on_event,
     )
+
+
+def _extension(settings: Settings, clock: SystemClock) -> ExtensionSource | None:
+    if settings.extension_place is None or settings.extend_key is None:
+        return None
+    return ExtensionSource(
+        settings.extension_place,
+        issuer=settings.issuer_identifier,
+        key=settings.extend_key,
+        fetcher=_fetcher(settings),
+        clock=clock,
+        on_event=_audit_extension,
+    )
+
+
+def _audit_extension(event: SourceEvent) -> None:
+    """Write down that somebody broke the glass, and who."""
+    if event.kind is EventKind.ALARM:
+        structlog.get_logger("tokenry.audit").error(event.reason, audit=True, detail=event.detail)
 
 
 def _signed_list(settings: Settings, own: KeySource) -> SignedListPlace | None:

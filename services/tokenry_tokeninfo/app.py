@@ -20,10 +20,13 @@ from tokenry_tokeninfo.signed_answers import AnswerSigner, read_answer_keys
 from tokenry_tokeninfo.upstream import Upstream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp import web
 
     from tokenry.clock import Clock
     from tokenry.jose.jwks import KeySet
+    from tokenry.revocation.extension import ListExtension
     from tokenry.revocation.lists import RevocationList
     from tokenry.serving.health import Check
     from tokenry.validation.snapshots import SnapshotSource
@@ -43,6 +46,7 @@ def create_app(
     keys: SnapshotSource[KeySet],
     revocations: SnapshotSource[RevocationList],
     calls: Outgoing,
+    extension: Callable[[], ListExtension | None] = lambda: None,
 ) -> web.Application:
     """
     Return the token info service.
@@ -54,6 +58,7 @@ def create_app(
         keys: The keys that they are verified with.
         revocations: The list that they are judged by.
         calls: Makes the calls to the issuer and the upstream.
+        extension: Returns the signed word by which older lists are judged by now, if there is one.
     """
     health, metrics = Health(), Metrics(service=SERVICE)
     app = create_base_app(
@@ -66,7 +71,7 @@ def create_app(
         quiet_routes=HOT_ROUTES,
     )
     health.add("keys", keys_check(keys, clock))
-    health.add("revocations", revocations_check(revocations, clock, settings))
+    health.add("revocations", revocations_check(revocations, clock, settings, extension))
     measures, refusals = Measures(metrics, clock=clock, keys=keys, revocations=revocations), Refusals()
     handlers = Handlers(
         issuer=settings.issuer_identifier,
@@ -153,7 +158,12 @@ def keys_check(keys: SnapshotSource[KeySet], clock: Clock) -> Check:
     return check
 
 
-def revocations_check(revocations: SnapshotSource[RevocationList], clock: Clock, settings: Settings) -> Check:
+def revocations_check(
+    revocations: SnapshotSource[RevocationList],
+    clock: Clock,
+    settings: Settings,
+    extension: Callable[[], ListExtension | None] = lambda: None,
+) -> Check:
     """Return the check that there is a list that is fresh enough to judge by."""
 
     def check() -> Finding:
@@ -163,7 +173,8 @@ def revocations_check(revocations: SnapshotSource[RevocationList], clock: Clock,
         age = held.age(now=clock.now(), monotonic=clock.monotonic())
         detail = f"{len(held.value)} entries, {age:.0f} s old"
         if age > settings.list_refuse_age:
-            return failed(detail)
+            extended = extension()
+            return failed(detail) if extended is None else degraded(f"{detail}, extended until {extended.until}")
         return degraded(detail) if age > settings.list_warn_age else ok(detail)
 
     return check

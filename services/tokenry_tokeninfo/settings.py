@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import Algorithm
 from tokenry.serving.settings import Duration, Env, HttpUrl, SecretText, ServiceSettings
+from tokenry.sources.extension import pinned_key
 from tokenry.validation.policy import TrustedIssuer
 from tokenry_tokeninfo.signed_answers import read_answer_keys
 
@@ -158,6 +159,19 @@ class Settings(ServiceSettings):
         description="Where the signed list is carried to (https: or file:), the second source while the "
         "revocation service is away; the issuer's metadata name its keys. Default: none.",
     )
+    extend_file: Annotated[Path | None, Env("TOKENRY_EXTEND_FILE")] = Field(
+        None,
+        description="File in which a signed word to go on by an old list is looked for, for long outages "
+        "(`tokenry validators extend`); it need not be there. Default: none.",
+    )
+    extend_url: HttpUrl | None = Field(
+        None, description="The same at a URL, such as beside the signed list. Default: none."
+    )
+    extend_key: str | None = Field(
+        None,
+        description="The pinned public key of such words, a JWK in JSON (best in a file). Whoever has the "
+        "private half can let validators go on by an old list for a day, and nothing else.",
+    )
     leeway: Duration = Field(
         5.0,
         le=60,
@@ -239,6 +253,7 @@ class Settings(ServiceSettings):
                 "TOKENRY_ISSUER: is not set; set it to the issuer identifier, or "
                 f"OPENID_PROVIDER_CONFIGURATION_URL to <issuer>{OPENID_PATH}"
             )
+        yield from self._extension_faults()
         if self.list_warn_age > self.list_refuse_age:
             yield "TOKENRY_LIST_WARN_AGE: the warning comes after the refusal; make it smaller"
         if self.list_refuse_age < MIN_REFUSE_AGE:
@@ -252,6 +267,24 @@ class Settings(ServiceSettings):
                 yield f"TOKENRY_INTROSPECTION_KEYS: {error}"
         if self.max_token_lifetime != int(self.max_token_lifetime):
             yield "TOKENRY_MAX_TOKEN_LIFETIME: write whole seconds"
+
+    def _extension_faults(self) -> Iterator[str]:
+        if self.extend_file is not None and self.extend_url is not None:
+            yield "TOKENRY_EXTEND_FILE: TOKENRY_EXTEND_URL is set as well; set one of them"
+        if self.extension_place is None:
+            return
+        if self.extend_key is None:
+            yield "TOKENRY_EXTEND_KEY: is not set, and nobody can be believed without; set it or its _FILE"
+            return
+        try:
+            pinned_key(self.extend_key)
+        except ConfigurationError as error:
+            yield f"TOKENRY_EXTEND_KEY: {error}"
+
+    @property
+    def extension_place(self) -> str | None:
+        """Where an extension of the refuse limit may be found, as a URL."""
+        return self.extend_url if self.extend_file is None else self.extend_file.absolute().as_uri()
 
     @property
     def issuer_identifier(self) -> str:

@@ -24,6 +24,7 @@ from tokenry.http.fetch import Fetcher, HttpFetcher
 from tokenry.revocation.documents import MAX_LIFETIME
 from tokenry.scope import NO_SCOPE, Scope, parse_scope, scope_of
 from tokenry.sources.events import EventKind, OnEvent, SourceEvent
+from tokenry.sources.extension import ExtensionSource
 from tokenry.sources.keys import KeySource
 from tokenry.sources.revocations import SKEW_SECONDS, Bearer, RevocationSource
 from tokenry.sources.signed_list import SignedListPlace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from tokenry.claims import TokenInfo
     from tokenry.jose.jwks import KeySet
+    from tokenry.revocation.extension import ListExtension
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import Snapshot
 
@@ -109,6 +111,9 @@ class TokenValidator:
         state_folder: Where the list is kept across restarts; without it a restart needs the service.
         signed_list_url: Where the signed list is carried to (`https:` or `file:`): the second source, while
             the revocation service is away. The issuer's metadata name its keys.
+        extend_url: Where a signed word to go on by an old list may be found (`https:` or `file:`), in a long
+            outage; needs *extend_key*.
+        extend_key: The pinned public key of such words, a JWK in JSON.
         name: This reader's name, as operators see it.
         version: This reader's version.
         bearer: A token source for reading the list, where the platform asks for a token.
@@ -124,6 +129,7 @@ class TokenValidator:
 
     _listener: OnEvent | None = None
     _finds_list: bool = False
+    _extension: ExtensionSource | None = None
     _key_source: KeySource | None = None
     _revocation_source: RevocationSource | None = None
 
@@ -141,6 +147,8 @@ class TokenValidator:
         list_refuse_age: float = 900.0,
         state_folder: Path | str | None = None,
         signed_list_url: str | None = None,
+        extend_url: str | None = None,
+        extend_key: str | None = None,
         name: str | None = None,
         version: str = "0",
         bearer: Bearer | None = None,
@@ -168,6 +176,13 @@ class TokenValidator:
         )
         clock = clock or SystemClock()
         make_fetcher = fetchers or (lambda: HttpFetcher(allow_plain_http=allow_plain_http))
+        extension = None
+        if extend_url is not None:
+            if extend_key is None:
+                raise ConfigurationError(["extend_url: without extend_key nobody can be believed there"])
+            extension = ExtensionSource(
+                extend_url, issuer=issuer, key=extend_key, fetcher=make_fetcher(), clock=clock, on_event=on_event
+            )
         keys = KeySource(issuer, jwks_uri=jwks_uri, fetcher=make_fetcher(), clock=clock, on_event=self._heard)
         revocations = RevocationSource(
             revocations_url or (lambda: keys.metadata.revocation_list_uri if keys.metadata else None),
@@ -185,6 +200,7 @@ class TokenValidator:
                 keys_uri=lambda: keys.metadata.revocation_list_jwks_uri if keys.metadata else None,
                 fetcher=make_fetcher(),
             ),
+            extension=extension,
             fetcher=make_fetcher(),
             clock=clock,
             on_event=on_event,
@@ -193,6 +209,7 @@ class TokenValidator:
         self._finds_list = revocations_url is None
         self._key_source, self._revocation_source = keys, revocations
         self._join(policy, keys, revocations, clock, remembered=remembered)
+        self._extension = extension
         self._lifetime_of_list = max_token_lifetime is None
 
     @classmethod
@@ -204,12 +221,18 @@ class TokenValidator:
         revocations: Revocations,
         clock: Clock | None = None,
         remembered: int = REMEMBERED,
+        extension: ExtensionSource | None = None,
     ) -> Self:
-        """Return a validator that judges by *policy* with sources made elsewhere, whatever they are."""
+        """
+        Return a validator that judges by *policy* with sources made elsewhere, whatever they are.
+
+        An *extension* is started and stopped by the source of revocations that it was given to.
+        """
         validator = cls.__new__(cls)
         validator._join(  # noqa: SLF001 -- the second constructor of this very class
             policy, keys, revocations, clock or SystemClock(), remembered=remembered
         )
+        validator._extension = extension  # noqa: SLF001 -- likewise
         return validator
 
     def _join(
@@ -306,6 +329,7 @@ class TokenValidator:
             held, age = revocations.value, revocations.age(now=now, monotonic=monotonic)
             if age > self.policy.list_warn_age:
                 self._say(age, monotonic)
+                age = self._judged_age(age)
             if self._lifetime_of_list and held.max_token_lifetime > self._lifetime:
                 self._follow(held.max_token_lifetime)
         return self._validator.validate(
@@ -318,6 +342,16 @@ class TokenValidator:
             audience=audience,
             confirmation=confirmation,
         )
+
+    def _judged_age(self, age: float) -> float:
+        """Return *age*, or the refuse limit where an extension lets lists grow older than that."""
+        limit = self.policy.list_refuse_age
+        return limit if age > limit and self.extension is not None else age
+
+    @property
+    def extension(self) -> ListExtension | None:
+        """The signed word by which lists older than the refuse limit are judged by now, if there is one."""
+        return None if self._extension is None else self._extension.current()
 
     def _follow(self, lifetime: int) -> None:
         """Hold tokens to the longest lifetime that lists have named: a lowered one has to run out first."""
@@ -356,7 +390,7 @@ class TokenValidator:
             return None
         if age is None:
             return Unready.NO_LIST
-        return None if age <= self.policy.list_refuse_age else Unready.LIST_TOO_OLD
+        return None if self._judged_age(age) <= self.policy.list_refuse_age else Unready.LIST_TOO_OLD
 
     @property
     def ready(self) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tokenry.http.fetch import Response
     from tokenry.revocation.signed import SignedList
+    from tokenry.sources.extension import ExtensionSource
 
 SKEW_SECONDS: Final = 2.0  # by which any two clocks of the platform may differ
 REFUSE_AGE_SECONDS: Final = 900.0  # the validator's default; only for whether a kept list counts
@@ -76,6 +77,7 @@ class RevocationSource:
             is not enough to start with.
         max_entries: A longer list is refused, with an alarm, and never cut.
         signed_list: Where the signed list is, the second source while the service is away.
+        extension: Tells whether lists older than the refuse age are taken for now; started by this source.
         fetcher: Performs the requests, for this source alone.
         clock: Where the time comes from.
         on_event: Called in the source's thread with each `SourceEvent`.
@@ -97,6 +99,7 @@ class RevocationSource:
         refuse_age_seconds: float = REFUSE_AGE_SECONDS,
         max_entries: int = MAX_ENTRIES,
         signed_list: SignedListPlace | None = None,
+        extension: ExtensionSource | None = None,
         fetcher: Fetcher | None = None,
         clock: Clock | None = None,
         on_event: OnEvent | None = None,
@@ -120,6 +123,7 @@ class RevocationSource:
             keeper=self._state,
         )
         self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
+        self._extension = extension
         self._turns = _Turns(self._conversation)
         self._signed_reporter = Reporter("signed_list", on_event)
         self._second = None if signed_list is None else self._second_poller(signed_list)
@@ -133,6 +137,8 @@ class RevocationSource:
 
     def start(self) -> None:
         """Load what is kept on disk, then begin to read in the background."""
+        if self._extension is not None:
+            self._extension.start()
         self._load_once()
         if self._started_at is None:
             self._started_at = self._clock.monotonic()
@@ -145,6 +151,8 @@ class RevocationSource:
         self._poller.stop()
         if self._second is not None:
             self._second.stop()
+        if self._extension is not None:
+            self._extension.stop()
         if self._state is not None:
             self._state.close()
 
@@ -189,11 +197,15 @@ class RevocationSource:
             place,
             is_needed=self._needs_help,
             absorb=self._turns.absorb,
-            limit=lambda _now: self._refuse_age,
+            limit=lambda _now: float("inf") if self._is_extended else self._refuse_age,
             reporter=self._signed_reporter,
             skew=self._skew,
         )
         return Poller(conversation, fetcher=LocalFiles(place.fetcher), clock=self._clock)
+
+    @property
+    def _is_extended(self) -> bool:
+        return self._extension is not None and self._extension.current() is not None
 
     def _needs_help(self, at: Moment) -> bool:
         """Tell whether the service leaves the list to grow old, or gives none at the start."""
@@ -227,7 +239,7 @@ class RevocationSource:
         clock_went_back = at.now < kept.written_at - self._skew or age < -self._skew
         if clock_went_back:
             self._reporter.alarm("clock_went_back", "the kept list was written in this clock's future")
-        if clock_went_back or age >= self._refuse_age:
+        if clock_went_back or (age >= self._refuse_age and not self._is_extended):
             return None
         return Snapshot(
             value=kept.held,
