@@ -1,0 +1,335 @@
+"""
+The gateways' configurations of deploy/gateways: nginx as it runs, with a real token info process behind it; of the
+others only the form.
+"""
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.http import Answer, call
+from tests.support.processes import Process, Processes, free_port
+from tokenry.http.fetch import Headers, Request, Response
+from tokenry.testing.issuer import FakeIssuer
+from tokenry.testing.server import LoopbackServer
+
+GATEWAYS = Path(__file__).resolve().parents[2] / "deploy" / "gateways"
+IDENTITY = ("X-Auth-Subject", "X-Auth-Client", "X-Auth-Scopes", "X-Auth-Realm")
+SPOOFED = dict.fromkeys(IDENTITY, "root") | {"x-auth-subject": "root", "X_Auth_Subject": "root"}
+
+
+class Application:
+    """The service behind the gateway: says what it was sent, and refuses as its path asks."""
+
+    def __init__(self) -> None:
+        self.seen: list[Request] = []
+        self.server = LoopbackServer(self.answer)
+
+    def answer(self, request: Request) -> Response:
+        self.seen.append(request)
+        last = request.url.rsplit("/", 1)[-1]
+        status = int(last) if last.isdigit() else 200
+        said = {"headers": dict(request.headers), "body": (request.body or b"").decode()}
+        headers = Headers([("Content-Type", "application/json"), ("X-From", "application")])
+        return Response(status=status, headers=headers, body=json.dumps(said).encode())
+
+
+@dataclass
+class Edge:
+    """nginx, what is behind it, and what it asks."""
+
+    url: str
+    issuer: FakeIssuer
+    application: Application
+    tokeninfo: Process
+
+    def get(self, path: str = "/orders", *, token: str | None = None, **headers: str) -> Answer:
+        return call("GET", f"{self.url}{path}", bearer=token, headers=headers)
+
+
+@pytest.fixture(params=["tcp", "unix socket"])
+def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if program is None:
+        pytest.fail("nginx is not installed: apt-get install nginx")
+    processes = Processes(tmp_path)
+    application = Application()
+    with FakeIssuer() as issuer:
+        issuer.serve()
+        listen, ready = f"127.0.0.1:{free_port()}", None
+        upstream = listen
+        if request.param == "unix socket":
+            listen = upstream = f"unix:{tmp_path}/tokeninfo.sock"
+        ready = f"127.0.0.1:{free_port()}"
+        tokeninfo = processes.start(
+            "tokeninfo",
+            [sys.executable, "-m", "tokenry_tokeninfo"],
+            env={
+                "TOKENRY_ISSUER": issuer.issuer,
+                "TOKENRY_LISTEN_ADDRESS": listen,
+                "TOKENRY_METRICS_LISTEN_ADDRESS": ready,
+                "TOKENRY_DRAIN_SECONDS": "0",
+            },
+            ready_url=f"http://{ready}/readyz",
+        )
+        port = free_port()
+        text = (GATEWAYS / "nginx.conf").read_text()
+        for old, new in (
+            ("server 127.0.0.1:8082;", f"server {upstream};"),
+            ("server 127.0.0.1:9000;", f"server {application.server.url.removeprefix('http://')};"),
+            ("listen 127.0.0.1:8080;", f"listen 127.0.0.1:{port};"),
+            # A location whose policy nobody understands, one that has none, and one for the application's own errors.
+            ("location /public {", protected(text, "/nonsense", "scop=x") + protected(text, "/forgotten", "")
+             + "location /public {"),
+        ):  # fmt: skip
+            assert old in text
+            text = text.replace(old, new, 1)
+        (tmp_path / "nginx.conf").write_text(text)
+        user = "user root; " if Path("/root").owner() == Path(tmp_path).owner() else ""
+        processes.start(
+            "nginx",
+            [program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr",
+             "-g", f"daemon off; {user}pid {tmp_path}/nginx.pid;"],
+            ready_url=f"http://127.0.0.1:{port}/public",
+        )  # fmt: skip
+        yield Edge(f"http://127.0.0.1:{port}", issuer, application, tokeninfo)
+    processes.end()
+    application.server.close()
+
+
+def protected(text: str, path: str, require: str) -> str:
+    """Return the protected location of the configuration, for *path* and with the policy *require*."""
+    block = text[text.index("location /orders {") : text.index("# --- what does not")]
+    return block.replace("location /orders", f"location {path}").replace("scope=orders.read", require)
+
+
+@pytest.mark.system_packages
+@pytest.mark.processes
+def test_nginx_asks_token_info_and_hands_its_verdicts_on(edge: Edge) -> None:
+    good = edge.issuer.token("basket", scope="orders.read uid")
+
+    # 200: the service learns who calls, and nothing that the caller made up.
+    answer = edge.get(token=good, **SPOOFED)
+    assert answer.status == 200, answer
+    shown = {name: value for name, value in answer.json["headers"].items() if "auth-" in name.lower().replace("_", "-")}
+    assert shown == {
+        "X-Auth-Subject": "basket", "X-Auth-Client": "basket", "X-Auth-Scopes": "orders.read uid",
+        "X-Auth-Realm": "/services",
+    }  # fmt: skip
+    body = call("POST", f"{edge.url}/orders/new", bearer=good, document={"a": 1})
+    assert (body.status, body.json["body"]) == (200, '{"a": 1}')
+
+    # 401: no token, two, a bad one, a query that is none of the policy.
+    before = len(edge.application.seen)
+    answer = edge.get()
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+    answer = edge.get(token=good[:-4] + "AAAA")
+    assert answer.status == 401
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    assert edge.get("/orders?scope=&authenticated=1").status == 401
+
+    # 403, with its challenge; neither the caller's query nor a header of theirs is the policy.
+    other = edge.issuer.token("basket", scope="uid")
+    for answer in (
+        edge.get(token=other),
+        edge.get("/orders?scope=uid&authenticated=1", token=other),
+        edge.get(token=other, **{"Tokenry-Require": "authenticated=1"}),
+    ):
+        assert (answer.status, answer.json["error"]) == (403, "insufficient_scope")
+        assert 'scope="orders.read"' in answer.headers["www-authenticate"]
+
+    # 500: a policy that is missing or not understood lets nobody through.
+    for path in ("/nonsense", "/forgotten"):
+        assert edge.get(path, token=good).status == 500
+    assert len(edge.application.seen) == before
+
+    # Where no token is needed nobody is anybody.
+    answer = edge.get("/public", token=good, **SPOOFED)
+    assert answer.status == 200
+    assert not [name for name in answer.json["headers"] if "auth-" in name.lower().replace("_", "-")]
+
+    # The application's own refusals are its own.
+    for status in (401, 403, 404, 500, 503):
+        answer = edge.get(f"/orders/{status}", token=good)
+        assert (answer.status, answer.headers["x-from"]) == (status, "application")
+
+    # A revocation holds here, too.
+    edge.issuer.revoke(good)
+    edge.tokeninfo.wait_until(lambda: edge.get(token=good).status == 401, seconds=10)
+
+
+@pytest.mark.system_packages
+@pytest.mark.processes
+def test_nginx_says_503_when_token_info_cannot_tell_or_is_away(edge: Edge) -> None:
+    good = edge.issuer.token("basket", scope="orders.read")
+    assert edge.get(token=good).status == 200
+    before = len(edge.application.seen)
+    edge.tokeninfo.send_signal(signal.SIGSTOP)
+    stopped = call("GET", f"{edge.url}/orders", bearer=good, seconds=20)
+    edge.tokeninfo.send_signal(signal.SIGCONT)
+    edge.tokeninfo.terminate()
+    for answer in (stopped, edge.get(token=good), edge.get()):
+        assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+    assert len(edge.application.seen) == before
+
+
+@pytest.mark.system_packages
+@pytest.mark.processes
+def test_nginx_says_503_before_the_first_list(tmp_path: Path) -> None:
+    """Token info is alive and has nothing to judge by."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if program is None:
+        pytest.fail("nginx is not installed: apt-get install nginx")
+    processes, application = Processes(tmp_path), Application()
+    with FakeIssuer() as issuer:
+        issuer.serve()
+        good = issuer.token("basket", scope="orders.read")
+        issuer.down = True
+        listen, port = f"127.0.0.1:{free_port()}", free_port()
+        processes.start(
+            "tokeninfo",
+            [sys.executable, "-m", "tokenry_tokeninfo"],
+            env={"TOKENRY_ISSUER": issuer.issuer, "TOKENRY_LISTEN_ADDRESS": listen, "TOKENRY_DRAIN_SECONDS": "0"},
+            ready_url=f"http://{listen}/healthz",
+        )
+        text = (GATEWAYS / "nginx.conf").read_text()
+        text = text.replace("server 127.0.0.1:8082;", f"server {listen};")
+        text = text.replace("server 127.0.0.1:9000;", f"server {application.server.url.removeprefix('http://')};")
+        (tmp_path / "nginx.conf").write_text(text.replace("listen 127.0.0.1:8080;", f"listen 127.0.0.1:{port};"))
+        processes.start(
+            "nginx",
+            [program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr",
+             "-g", f"daemon off; pid {tmp_path}/nginx.pid;"],
+            ready_url=f"http://127.0.0.1:{port}/public",
+        )  # fmt: skip
+        before = len(application.seen)
+        answer = call("GET", f"http://127.0.0.1:{port}/orders", bearer=good)
+        assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
+        assert len(application.seen) == before
+    processes.end()
+    application.server.close()
+
+
+# --- a sidecar on a unix socket ---------------------------------------------------------------------------------
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(5)
+        self.sock.connect(str(self.path))
+
+
+def is_ready(path: Path) -> bool:
+    connection = UnixConnection(path)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.processes
+def test_a_sidecar_answers_on_its_unix_socket(tmp_path: Path) -> None:
+    processes, path = Processes(tmp_path), tmp_path / "tokeninfo.sock"
+    with FakeIssuer() as issuer:
+        issuer.serve()
+        process = processes.start(
+            "tokeninfo",
+            [sys.executable, "-m", "tokenry_tokeninfo"],
+            env={"TOKENRY_ISSUER": issuer.issuer, "TOKENRY_LISTEN_ADDRESS": f"unix:{path}",
+                 "TOKENRY_DRAIN_SECONDS": "0"},
+        )  # fmt: skip
+
+        def ask(target: str, *, token: str | None = None) -> tuple[int, bytes]:
+            connection = UnixConnection(path)
+            try:
+                connection.request("GET", target, headers={"Authorization": f"Bearer {token}"} if token else {})
+                answer = connection.getresponse()
+                return answer.status, answer.read()
+            finally:
+                connection.close()
+
+        process.wait_until(lambda: is_ready(path), seconds=20)
+        good = issuer.token("basket", scope="orders.read")
+        status, body = ask("/oauth2/tokeninfo", token=good)
+        assert (status, json.loads(body)["uid"]) == (200, "basket")
+        assert ask("/auth?scope=orders.read", token=good)[0] == 200
+        assert ask("/auth?scope=orders.write", token=good)[0] == 403
+        assert ask("/auth?scope=orders.read")[0] == 401
+        connection = UnixConnection(path)
+        for _ in range(5):  # kept open, and answered at once
+            connection.request("GET", "/auth?scope=orders.read", headers={"Authorization": f"Bearer {good}"})
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b"")
+        connection.close()
+        assert process.terminate() == 0
+        assert not path.exists()
+    processes.end()
+
+
+# --- those that are not run -------------------------------------------------------------------------------------
+
+
+def all_of(node: Any, name: str) -> Iterator[Any]:
+    """Yield every value under *name* anywhere in *node*."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == name:
+                yield value
+            yield from all_of(value, name)
+    elif isinstance(node, list):
+        for each in node:
+            yield from all_of(each, name)
+
+
+def test_envoys_configuration_is_closed_and_strips_what_comes_from_outside() -> None:
+    config = yaml.safe_load((GATEWAYS / "envoy.yaml").read_text())
+    (manager,) = all_of(config, "filters")
+    filters = manager[0]["typed_config"]["http_filters"]
+    names = [each["name"].rpartition(".")[2] for each in filters]
+    assert names == ["header_mutation", "ext_authz", "router"]
+    removed = {each["remove"] for each in filters[0]["typed_config"]["mutations"]["request_mutations"]}
+    assert removed == {name.lower() for name in IDENTITY} | {"tokenry-require"}
+    judge = filters[1]["typed_config"]
+    assert judge["failure_mode_allow"] is False
+    assert judge["status_on_error"] == {"code": "ServiceUnavailable"}
+    assert judge["http_service"]["path_prefix"] == "/auth"
+    patterns = judge["http_service"]["authorization_response"]["allowed_upstream_headers"]["patterns"]
+    assert {each["exact"] for each in patterns} == {name.lower() for name in IDENTITY}
+    clusters = {each["name"] for each in config["static_resources"]["clusters"]}
+    assert {each["cluster"] for each in all_of(config, "route") if "cluster" in each} <= clusters
+    assert judge["http_service"]["server_uri"]["cluster"] in clusters
+
+
+def test_traefiks_configuration_names_all_identity_fields_everywhere() -> None:
+    config = yaml.safe_load((GATEWAYS / "traefik.yaml").read_text())["http"]
+    used = {name for router in config["routers"].values() for name in router["middlewares"]}
+    assert used == set(config["middlewares"])
+    assert all(router["middlewares"] for router in config["routers"].values())
+    judge = config["middlewares"]["orders-read"]["forwardAuth"]
+    assert judge["address"].endswith("/auth?scope=orders.read")
+    assert judge["trustForwardHeader"] is False
+    assert set(judge["authResponseHeaders"]) == set(IDENTITY)
+    assert "Authorization" in judge["authRequestHeaders"]
+    assert config["middlewares"]["no-identity"]["headers"]["customRequestHeaders"] == dict.fromkeys(IDENTITY, "")
+    assert {router["service"] for router in config["routers"].values()} <= set(config["services"])
