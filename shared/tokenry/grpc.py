@@ -52,7 +52,7 @@ class _Plugin(grpc.AuthMetadataPlugin):
     def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         """Call *callback* with the metadata, now or when a token is there."""
         try:
-            if not self._origins.allow(context.service_url):
+            if self._origins.listed is not None and not self._origins.allow(_origin(context.service_url)):
                 callback((), None)
                 return
             if isinstance(self._source, _Requestable):
@@ -62,6 +62,11 @@ class _Plugin(grpc.AuthMetadataPlugin):
             callback((), error)
             return
         threading.Thread(target=_hand_over, args=(self._source.get, callback), name="tokenry-grpc", daemon=True).start()
+
+
+def _origin(service_url: str) -> str:
+    """Return the URL of a service as `https`: whatever gRPC calls its transport security, there is one."""
+    return "https" + service_url[service_url.index("://") :]
 
 
 def _hand_over(take: Callable[[], AccessToken], callback: grpc.AuthMetadataPluginCallback) -> None:

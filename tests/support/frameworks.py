@@ -29,7 +29,7 @@ class Answer:
         return self.headers.get("www-authenticate")
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - whatever was answered
+    def json(self) -> Any:
         """The body, read."""
         return json.loads(self.body)
 
@@ -42,7 +42,7 @@ class Running:
     routes: Callable[[], list[RouteAccess]]
 
 
-async def call_asgi(app: Any, method: str, path: str, fields: Fields, *, kind: str = "http") -> list[dict[str, Any]]:  # noqa: ANN401
+async def call_asgi(app: Any, method: str, path: str, fields: Fields, *, kind: str = "http") -> list[dict[str, Any]]:
     """Return the messages that an ASGI application sends."""
     sent: list[dict[str, Any]] = []
     scope = {
@@ -70,7 +70,7 @@ async def call_asgi(app: Any, method: str, path: str, fields: Fields, *, kind: s
             await asyncio.sleep(3600)
         return incoming.pop(0)
 
-    async def send(message: Any) -> None:  # noqa: ANN401
+    async def send(message: Any) -> None:
         sent.append(dict(message))
 
     await app(scope, receive, send)
@@ -84,12 +84,12 @@ def _answer_of(messages: Iterable[dict[str, Any]]) -> Answer:
     return Answer(start["status"], headers, body)
 
 
-def asgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:  # noqa: ANN401
+def asgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:
     """Return how an ASGI application is called."""
     return lambda method, path, fields: _answer_of(asyncio.run(call_asgi(app, method, path, fields)))
 
 
-def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:  # noqa: ANN401
+def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:
     """Return how a WSGI application is called."""
 
     def call(method: str, path: str, fields: Fields) -> Answer:
@@ -114,7 +114,7 @@ def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:  # noqa: ANN4
             environ[key] = f"{environ[key]},{value}" if key in environ else value
         started: list[Any] = []
 
-        def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:  # noqa: ANN401
+        def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
             started[:] = [int(status[:3]), {name.lower(): value for name, value in headers}]
             return lambda _: None
 
@@ -127,7 +127,7 @@ def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:  # noqa: ANN4
 # --- the application: /orders, /both, /either, /plain, /healthz ---
 
 
-def aiohttp_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def aiohttp_app(validator: Judge, **naming: Any) -> Running:
     """In aiohttp."""
     from aiohttp import web
     from aiohttp.test_utils import TestClient, TestServer
@@ -157,12 +157,12 @@ def aiohttp_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
     return Running(lambda *call: asyncio.run(acall(*call)), lambda: routes(make()))
 
 
-def asgi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def asgi_app(validator: Judge, **naming: Any) -> Running:
     """In plain ASGI."""
     from tokenry.asgi import AuthMiddleware, current_token, require
 
-    def answering(status: int = 200) -> Any:  # noqa: ANN401
-        async def app(_scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401
+    def answering(status: int = 200) -> Any:
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
             token = current_token()
             body = json.dumps({"caller": token.sub if token else None}).encode()
             await send({"type": "http.response.start", "status": status, "headers": []})
@@ -178,13 +178,13 @@ def asgi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
         "/healthz": answering(),
     }
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         await paths.get(scope["path"], answering(404))(scope, receive, send)
 
     return Running(asgi_caller(AuthMiddleware(app, validator, public=["/healthz"], **naming)), list)
 
 
-def starlette_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def starlette_app(validator: Judge, **naming: Any) -> Running:
     """In Starlette."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -216,7 +216,7 @@ def starlette_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
     return Running(asgi_caller(app), lambda: routes(app))
 
 
-def fastapi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def fastapi_app(validator: Judge, **naming: Any) -> Running:
     """In FastAPI."""
     from fastapi import APIRouter, Depends, FastAPI, Security
 
@@ -227,8 +227,8 @@ def fastapi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
     app = FastAPI(dependencies=[Security(bearer)])
     router = APIRouter()
 
-    def handler(dependency: Any) -> Any:  # noqa: ANN401
-        async def handle(token=dependency) -> dict[str, str]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def handler(dependency: Any) -> Any:
+        async def handle(token=dependency) -> dict[str, str]:  # type: ignore[no-untyped-def]
             assert isinstance(token, TokenInfo)
             return {"caller": token.sub}
 
@@ -244,7 +244,7 @@ def fastapi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
     router.get("/healthz")(public(healthz))
     app.include_router(router)
 
-    async def as_the_others(_request: Any, refused: Any) -> Any:  # noqa: ANN401
+    async def as_the_others(_request: Any, refused: Any) -> Any:
         from starlette.responses import Response
 
         refusal = refused.refusal
@@ -254,12 +254,12 @@ def fastapi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
     return Running(asgi_caller(app), lambda: routes(app))
 
 
-def wsgi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def wsgi_app(validator: Judge, **naming: Any) -> Running:
     """In plain WSGI."""
     from tokenry.wsgi import AuthMiddleware, require, token_of
 
-    def answering(status: str = "200 OK") -> Any:  # noqa: ANN401
-        def app(environ: Any, start_response: Any) -> list[bytes]:  # noqa: ANN401
+    def answering(status: str = "200 OK") -> Any:
+        def app(environ: Any, start_response: Any) -> list[bytes]:
             token = token_of(environ)
             start_response(status, [])
             return [json.dumps({"caller": token.sub if token else None}).encode()]
@@ -274,13 +274,13 @@ def wsgi_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
         "/healthz": answering(),
     }
 
-    def app(environ: Any, start_response: Any) -> Any:  # noqa: ANN401
+    def app(environ: Any, start_response: Any) -> Any:
         return paths.get(environ["PATH_INFO"], answering("404 Not Found"))(environ, start_response)
 
     return Running(wsgi_caller(AuthMiddleware(app, validator, public=["/healthz"], **naming)), list)
 
 
-def flask_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def flask_app(validator: Judge, **naming: Any) -> Running:
     """In Flask."""
     from flask import Flask, g
 
@@ -387,12 +387,12 @@ def _django(
     return Running(call, listed)
 
 
-def django_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def django_app(validator: Judge, **naming: Any) -> Running:
     """In Django, over WSGI."""
     return _django(validator, is_async=False, **naming)
 
 
-def django_async_app(validator: Judge, **naming: Any) -> Running:  # noqa: ANN401
+def django_async_app(validator: Judge, **naming: Any) -> Running:
     """In Django, over ASGI."""
     return _django(validator, is_async=True, **naming)
 
