@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from tokenry.errors import ValidatorNotReady
+from tokenry.errors import Unready, ValidatorNotReady
 from tokenry.http.forking import renew_after_fork
 from tokenry.protect import ANY_TOKEN, Access, Admitted, Protection, PublicPaths, Refusal, Refused, Require, public
 
@@ -33,6 +33,7 @@ TOKEN: Final = "tokenry.token"  # noqa: S105 -- the name of a key
 """Key of the verified token in a WSGI environment."""
 FIRST_REQUEST_SECONDS: Final = 5.0  # that the first request of a process may wait for keys and list
 _ADMITTED: Final = "tokenry.admitted"
+_NOT_YET: Final = frozenset({Unready.NO_KEYS, Unready.NO_LIST})  # what a moment after the start may bring
 _PHRASES: Final = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
 
 HandlerT = TypeVar("HandlerT")
@@ -112,8 +113,9 @@ class Running:
             if self._process == os.getpid():
                 return
             self.validator.start()
-            with suppress(ValidatorNotReady):  # the request is answered 503, and the next one may fare better
-                self.validator.wait_ready(FIRST_REQUEST_SECONDS)
+            if getattr(self.validator, "not_ready", None) in _NOT_YET:
+                with suppress(ValidatorNotReady):  # the request is answered 503, and the next one may fare better
+                    self.validator.wait_ready(FIRST_REQUEST_SECONDS)
             self._process = os.getpid()
 
 

@@ -118,7 +118,9 @@ def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:
             started[:] = [int(status[:3]), {name.lower(): value for name, value in headers}]
             return lambda _: None
 
-        body = b"".join(app(environ, start_response))
+        parts = app(environ, start_response)
+        body = b"".join(parts)
+        getattr(parts, "close", lambda: None)()
         return Answer(started[0], started[1], body)
 
     return call
