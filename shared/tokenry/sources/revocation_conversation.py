@@ -49,6 +49,8 @@ POLL_SECONDS: Final = 28.0  # where nothing is held open; jitter shortens it to 
 _POLL_JITTER: Final = 3 / 28
 _LONGEST_PAUSE_SECONDS: Final = 25.0  # between tries while nothing answers
 FETCH_SECONDS: Final = 2.0  # what an exchange may take beyond the time that the server holds it
+# Two of them in a row, the read of the store behind them, and room for a slow answer.
+_AROUND_TWO_HOLDS_SECONDS: Final = 2 * FETCH_SECONDS + 1.0
 SNAPSHOT_SECONDS: Final = 30.0  # 200 MB at 7 MB/s; only the first list, and after a gap, is that large
 GAP_SECONDS: Final = 0.25  # between two requests under a stream of news: at most four a second
 LAGGING_SECONDS: Final = 1.0  # before asking again when a replica was behind the one asked before
@@ -91,6 +93,16 @@ class RefusedList(ProtocolError):
         super().__init__(message)
 
 
+def longest_hold(*, refuse_age: float, skew: float) -> int:
+    """
+    Return for how many seconds a request may be held where a list older than *refuse_age* is not judged by.
+
+    The age counts from the begin of a request, so while nothing happens it grows to twice the hold before the next
+    answer: a list of a service that is well must not get too old in between.
+    """
+    return min(WAIT_SECONDS, max(1, int((refuse_age - skew - _AROUND_TWO_HOLDS_SECONDS) / 2)))
+
+
 class RevocationConversation:
     """The state of one reader of one list."""
 
@@ -105,6 +117,7 @@ class RevocationConversation:
         skew: float,
         max_entries: int,
         keeper: ListKeeper | None = None,
+        hold_seconds: int = WAIT_SECONDS,
         uniform: random.Random = system_random,
     ) -> None:
         """
@@ -117,6 +130,7 @@ class RevocationConversation:
             skew: Seconds by which two clocks may differ.
             max_entries: A longer list is refused.
             keeper: Keeps what was accepted.
+            hold_seconds: How long the server is asked to hold a request for news.
             uniform: Randomness for jitter.
         """
         self.snapshot: Snapshot[RevocationList] | None = None
@@ -127,6 +141,7 @@ class RevocationConversation:
         self._skew = skew
         self._max_entries = max_entries
         self._keeper = keeper
+        self._hold_seconds = hold_seconds
         self._uniform = uniform
         self._held: RevocationList | None = None
         self._cursor: str | None = None
@@ -158,7 +173,7 @@ class RevocationConversation:
     def _ask_changes(self, root: str, at: Moment) -> Request:
         # The first request after a restart is not held: the age of the list has to be known at once.
         held_open = self.snapshot is not None and at.monotonic >= self._hold_from
-        self._asked_wait = WAIT_SECONDS if held_open else 0
+        self._asked_wait = self._hold_seconds if held_open else 0
         return Request(
             url=f"{root}/changes?after={_quoted(self._cursor or '')}&wait={self._asked_wait}",
             headers={"Accept": "application/json", "Tokenry-Instance": self._instance},

@@ -15,7 +15,7 @@ from tokenry.http.forking import renew_after_fork
 from tokenry.http.poller import Moment, Poller, Wait
 from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
 from tokenry.sources.events import OnEvent, Reporter, SourceCounters
-from tokenry.sources.revocation_conversation import RevocationConversation
+from tokenry.sources.revocation_conversation import RevocationConversation, longest_hold
 from tokenry.sources.signed_list import (
     STALE_SECONDS,
     START_SECONDS,
@@ -74,7 +74,8 @@ class RevocationSource:
         state_key: Names the list in that folder; needed when *url* is a callable.
         skew_seconds: By which two clocks of the platform may differ.
         refuse_age_seconds: Age from which the validator refuses; an older list on disk is enforced, but it
-            is not enough to start with.
+            is not enough to start with. Below a minute requests are held for less time, so that the list of a
+            service that is well never gets that old.
         max_entries: A longer list is refused, with an alarm, and never cut.
         signed_list: Where the signed list is, the second source while the service is away.
         extension: Tells whether lists older than the refuse age are taken for now; started by this source.
@@ -121,6 +122,7 @@ class RevocationSource:
             skew=skew_seconds,
             max_entries=max_entries,
             keeper=self._state,
+            hold_seconds=longest_hold(refuse_age=refuse_age_seconds, skew=skew_seconds),
         )
         self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
         self._extension = extension
