@@ -100,7 +100,7 @@ def longest_hold(*, refuse_age: float, skew: float) -> int:
     The age counts from the begin of a request, so while nothing happens it grows to twice the hold before the next
     answer: a list of a service that is well must not get too old in between.
     """
-    return min(WAIT_SECONDS, max(1, int((refuse_age - skew - _AROUND_TWO_HOLDS_SECONDS) / 2)))
+    return int(min(WAIT_SECONDS, max(1.0, (refuse_age - skew - _AROUND_TWO_HOLDS_SECONDS) / 2)))
 
 
 class RevocationConversation:
