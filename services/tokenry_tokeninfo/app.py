@@ -17,6 +17,7 @@ from tokenry_tokeninfo.ports import Refusals
 from tokenry_tokeninfo.quick import Quick
 from tokenry_tokeninfo.settings import read_audiences
 from tokenry_tokeninfo.signed_answers import AnswerSigner, read_answer_keys
+from tokenry_tokeninfo.stamps import Stamps
 from tokenry_tokeninfo.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ def create_app(
     health.add("keys", keys_check(keys, clock))
     health.add("revocations", revocations_check(revocations, clock, settings, extension))
     measures, refusals = Measures(metrics, clock=clock, keys=keys, revocations=revocations), Refusals()
+    stamps = Stamps(clock, revocations)
     handlers = Handlers(
         issuer=settings.issuer_identifier,
         clock=clock,
         validation=validation,
         keys=keys,
-        revocations=revocations,
+        stamps=stamps,
         measures=measures,
         exchange=ClientExchange(
             token_url=settings.token_endpoint,
@@ -100,7 +102,7 @@ def create_app(
         app[QUICK] = Quick(
             clock=clock,
             validation=validation,
-            revocations=revocations,
+            stamps=stamps,
             metrics=metrics,
             measures=measures,
             health=health,

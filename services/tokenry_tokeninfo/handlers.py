@@ -24,7 +24,7 @@ from tokenry.oauth.client_authentication import read_client_credential
 from tokenry.oauth.errors import OAuthError, bearer_challenge, invalid_request, temporarily_unavailable
 from tokenry.oauth.form import FORM, Form, parse_form, parse_query
 from tokenry.oauth.introspection import INACTIVE, parse_introspection_request
-from tokenry.revocation.stamps import LIST_HEADER, ListStamp
+from tokenry.revocation.stamps import LIST_HEADER
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
     from tokenry.jose.jwks import KeySet
-    from tokenry.revocation.lists import RevocationList
     from tokenry.serving.rate_limit import TokenBuckets
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_tokeninfo.callers import ClientExchange
     from tokenry_tokeninfo.measures import Measures
     from tokenry_tokeninfo.ports import Refusals, Validation
     from tokenry_tokeninfo.signed_answers import AnswerSigner
+    from tokenry_tokeninfo.stamps import Stamps
     from tokenry_tokeninfo.upstream import Upstream, UpstreamAnswer
 
 LIST_STAMP = web.RequestKey("list_stamp", str)
@@ -77,7 +77,7 @@ class Handlers:
         clock: Clock,
         validation: Validation,
         keys: SnapshotSource[KeySet],
-        revocations: SnapshotSource[RevocationList],
+        stamps: Stamps,
         measures: Measures,
         exchange: ClientExchange,
         introspection_limit: TokenBuckets,
@@ -96,7 +96,7 @@ class Handlers:
         self._clock = clock
         self._validation = validation
         self._keys = keys
-        self._revocations = revocations
+        self._stamps = stamps
         self._measures = measures
         self._exchange = exchange
         self._introspection_limit = introspection_limit
@@ -304,10 +304,9 @@ class Handlers:
         return info
 
     def _stamp(self, request: web.Request) -> None:
-        held = self._revocations.snapshot()
-        if held is not None:
-            age = held.age(now=self._clock.now(), monotonic=self._clock.monotonic())
-            request[LIST_STAMP] = ListStamp(as_of=held.as_of, age=age, seq=held.seq).format()
+        stamp, _ = self._stamps.stamp()
+        if stamp is not None:
+            request[LIST_STAMP] = stamp
 
 
 async def add_list_stamp(request: web.Request, response: web.StreamResponse) -> None:

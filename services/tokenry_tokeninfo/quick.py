@@ -12,14 +12,13 @@ Invariants:
 
 from __future__ import annotations
 
-import math
 import re
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tokenry.errors import InvalidToken, TokenryError, UnknownKey
-from tokenry.revocation.stamps import LIST_HEADER, ListStamp
+from tokenry.revocation.stamps import LIST_HEADER
 from tokenry.serving.application import request_id_of, request_ids
 from tokenry.validation.memory import SecondSight
 from tokenry_tokeninfo.answers import token_info_parts
@@ -36,12 +35,11 @@ if TYPE_CHECKING:
 
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
-    from tokenry.revocation.lists import RevocationList
     from tokenry.serving.health import Health
     from tokenry.serving.metrics import Metrics
-    from tokenry.validation.snapshots import Snapshot, SnapshotSource
     from tokenry_tokeninfo.measures import Measures
     from tokenry_tokeninfo.ports import Refusals, Validation
+    from tokenry_tokeninfo.stamps import Stamps
 
 TOKEN_INFO = "/oauth2/tokeninfo"  # noqa: S105 -- a path
 AUTH_BY_QUERY = "/auth?"
@@ -73,7 +71,7 @@ class Quick:
         *,
         clock: Clock,
         validation: Validation,
-        revocations: SnapshotSource[RevocationList],
+        stamps: Stamps,
         metrics: Metrics,
         measures: Measures,
         health: Health,
@@ -86,7 +84,7 @@ class Quick:
         Args:
             clock: Where the time comes from.
             validation: Judges tokens.
-            revocations: The list that they are judged by.
+            stamps: Tells by which list they are judged.
             metrics: Where requests are counted.
             measures: Where validations are counted.
             health: Tells whether the service is draining: then connections are to be closed, the ordinary way.
@@ -95,7 +93,7 @@ class Quick:
         """
         self._clock = clock
         self._validation = validation
-        self._revocations = revocations
+        self._stamps = stamps
         self._measures = measures
         self._health = health
         self._refusals = refusals
@@ -107,7 +105,7 @@ class Quick:
             for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
             for route in ("/auth", "/auth/{rest}")
         }
-        self._shared: tuple[Snapshot[RevocationList] | None, int, bytes] = (None, 0, b"")
+        self._shared: tuple[str, bytes] = ("", b"")
 
     def __call__(self, method: str, path: str, headers: CIMultiDictProxy[str]) -> bytes | None:
         """Return the answer to a good token, or None; see `QuickAnswers`."""
@@ -129,7 +127,7 @@ class Quick:
         values = headers.getall("Authorization", ())
         if len(values) != 1 or not values[0].startswith(_SCHEME) or self._health.draining:
             return None
-        shared, second = self._shared_fields(began)
+        shared, second = self._shared_fields()
         token = values[0][len(_SCHEME) :]
         finished = self._judged(token, policy, began=began)
         if finished is None or not shared:
@@ -173,28 +171,19 @@ class Quick:
             self._finished.admit(token, finished)
         return finished
 
-    def _shared_fields(self, monotonic: float) -> tuple[bytes, int]:
-        """
-        Return the fields that all answers within one second by one list have in common, and the end of that second.
-
-        The age is that at the end of the second: never younger than the list is.
-        """
-        now = self._clock.now()
-        second = math.ceil(now)
-        held = self._revocations.snapshot()
-        if held is None:
+    def _shared_fields(self) -> tuple[bytes, int]:
+        """Return the fields that all answers within one second have in common, and the end of that second."""
+        stamp, second = self._stamps.stamp()
+        if stamp is None:
             return b"", second
-        known, of_second, fields = self._shared
-        if known is not held or of_second != second:
-            stamp = ListStamp(
-                as_of=held.as_of, age=held.age(now=second, monotonic=monotonic + (second - now)), seq=held.seq
-            )
-            date = formatdate(math.floor(now), usegmt=True)
+        known, fields = self._shared
+        if known is not stamp:
+            date = formatdate(second, usegmt=True)
             fields = (
-                f"\r\n{LIST_HEADER}: {stamp.format()}\r\nDate: {date}"
+                f"\r\n{LIST_HEADER}: {stamp}\r\nDate: {date}"
                 "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff"
             ).encode("ascii")
-            self._shared = (held, second, fields)
+            self._shared = (stamp, fields)
         return fields, second
 
 

@@ -90,7 +90,10 @@ def dump_json(value: object) -> bytes:
     Raises:
         ValueError: A number is not finite, or a string has a lone surrogate.
     """
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    return _encode(value).encode("utf-8")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode  # costly to make
 
 
 def _ascii(text: str) -> bytes:

@@ -32,7 +32,7 @@ import asyncio
 import itertools
 import re
 import secrets
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -194,8 +194,10 @@ async def read_body(
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     body = bytearray()
+    # A body that is there already is not waited for: no timer is needed.
+    waited = None if request.content.is_eof() else deadline
     try:
-        async with asyncio.timeout(deadline):
+        async with asyncio.timeout(waited) if waited is not None else _NO_TIMER:
             while chunk := await request.content.readany():
                 body += chunk
                 if len(body) > limit:
@@ -207,6 +209,9 @@ async def read_body(
     except (web.RequestPayloadError, ConnectionError):
         raise Problem(400, "the body is malformed") from None
     return bytes(body)
+
+
+_NO_TIMER = nullcontext()
 
 
 def _too_large(limit: int) -> Problem:
@@ -332,14 +337,14 @@ class _Front:
         request_id = request[REQUEST_ID] = request_id_of(request.headers, self._new_request_id)
         reset = current_request_id.set(request_id)
         request[CLIENT_ADDRESS] = self._caller(request)
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             response = await self._answer(request, handler)
             seconds = self._clock.monotonic() - began
             self._observe(request, response.status, seconds)
             self._log_access(request, response.status, seconds)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
             current_request_id.reset(reset)
         return response
 

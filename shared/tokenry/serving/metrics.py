@@ -112,7 +112,10 @@ class Metrics:
             labels=("http_request_method", "http_route", "http_response_status_code"),
             buckets=REQUEST_BUCKETS,
         )
-        self.in_flight = self.gauge("tokenry_http_requests_in_flight", "Requests being answered now.")
+        self.in_flight = 0  # counted by the event loop's thread alone
+        self.gauge(
+            "tokenry_http_requests_in_flight", "Requests being answered now.", function=lambda: float(self.in_flight)
+        )
         self.malformed = self.counter(
             "tokenry_http_malformed_requests",
             "Connections closed because what came was not HTTP, or too slow.",

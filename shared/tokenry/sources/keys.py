@@ -184,6 +184,8 @@ class KeySources:
 
     def snapshot(self) -> Snapshot[KeySet] | None:
         """Return the union of the keys that are held, as old as the oldest; None before the first."""
+        if len(self.sources) == 1:
+            return self.sources[0].snapshot()
         parts = tuple(source.snapshot() for source in self.sources)
         known, joined = self._joined
         if len(known) == len(parts) and all(a is b for a, b in zip(known, parts, strict=True)):
