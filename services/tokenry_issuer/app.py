@@ -20,6 +20,7 @@ from tokenry_issuer.admission import Admission
 from tokenry_issuer.assertion_authentication import AssertionAuthenticator
 from tokenry_issuer.attempts import AttemptLimits, Attempts
 from tokenry_issuer.authentication import Authenticator
+from tokenry_issuer.certificate_authentication import CertificateAuthenticator
 from tokenry_issuer.credentials import Credentials
 from tokenry_issuer.handlers import JwkSetEndpoint, MetadataEndpoints, TokenEndpoint
 from tokenry_issuer.instruments import Instruments
@@ -202,6 +203,7 @@ class Issuer:
                 decoy=PrivateKey.generate().public,
                 on_endpoint_audience=self.instruments.endpoint_audience,
             ),
+            certificates=CertificateAuthenticator(admission=admission, clock=clock),
             revocations=revocations,
             instruments=self.instruments,
         )

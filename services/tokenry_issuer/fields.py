@@ -77,9 +77,14 @@ class Fields:
 
     def flag(self, name: str, *, default: bool) -> bool:
         """Return the boolean *name*."""
+        value = self.optional_flag(name)
+        return default if value is None else value
+
+    def optional_flag(self, name: str) -> bool | None:
+        """Return the boolean *name*, or None when it is absent."""
         value = self._take(name)
         if value is None and name not in self._members:
-            return default
+            return None
         if not isinstance(value, bool):
             raise ProtocolError(f"{name} is neither true nor false")
         return value

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenry.oauth.errors import (
+    invalid_request,
     invalid_scope,
     invalid_target,
     missing_realm,
@@ -48,6 +49,7 @@ class Grant:
         scope: Granted scopes.
         audience: One or several audiences.
         lifetime: Seconds that it lives.
+        confirmation: Thumbprint of the certificate that it is bound to; None: whoever bears it may use it.
     """
 
     grant_type: str
@@ -57,6 +59,7 @@ class Grant:
     scope: Scope
     audience: tuple[str, ...]
     lifetime: int
+    confirmation: str | None = None
 
 
 def choose_realm(parameter: str | None, *, host: str | None, realms: Iterable[str]) -> str:
@@ -120,7 +123,15 @@ def check_client_grant(grant_type: str, *, client: Client) -> None:
         raise unauthorized_client()
 
 
-def decide(request: TokenRequest, *, realm: Realm, client: Client, user: User | None, issuer: str) -> Grant:
+def decide(
+    request: TokenRequest,
+    *,
+    realm: Realm,
+    client: Client,
+    user: User | None,
+    issuer: str,
+    confirmation: str | None = None,
+) -> Grant:
     """
     Return what *client* is granted.
 
@@ -130,6 +141,7 @@ def decide(request: TokenRequest, *, realm: Realm, client: Client, user: User | 
         client: Authenticated.
         user: Authenticated, for the password grant; None otherwise.
         issuer: The issuer identifier.
+        confirmation: From `bind`.
 
     Raises:
         OAuthError: With the first step that failed.
@@ -147,7 +159,28 @@ def decide(request: TokenRequest, *, realm: Realm, client: Client, user: User | 
         scope=_scope(request.scope, realm=realm, client=client, user=user),
         audience=_audience(request.targets, default=realm.audience or issuer, client=client),
         lifetime=min(realm.token_lifetime, client.token_lifetime or realm.token_lifetime),
+        confirmation=confirmation,
     )
+
+
+def bind(client: Client, *, thumbprint: str | None, by_certificate: bool) -> str | None:
+    """
+    Return the thumbprint that a token of *client* is bound to, or None (RFC 8705 section 3).
+
+    Args:
+        client: Authenticated.
+        thumbprint: That of the certificate of the connection, if there is one.
+        by_certificate: Whether it was authenticated by that certificate.
+
+    Raises:
+        OAuthError: `invalid_request`: its tokens are to be bound, and there is no certificate.
+    """
+    if client.certificate_bound is False or (client.certificate_bound is None and not by_certificate):
+        return None
+    if thumbprint is None:
+        message = "tokens of this client are bound to a certificate: present one"
+        raise invalid_request(message)
+    return thumbprint
 
 
 def default_scope(*, realm: Realm, client: Client) -> Scope:

@@ -10,10 +10,12 @@ from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import NO_STORE, OAuthError, temporarily_unavailable
 from tokenry.oauth.form import parse_form, parse_query
 from tokenry.serving.application import authorization_values, read_body
+from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS
 from tokenry_issuer.issuance import RawRequest
 from tokenry_issuer.metadata import build_metadata, build_openid_configuration
 from tokenry_issuer.realms import GRANT_TYPES
+from tokenry_issuer.tls_clients import TlsMethod
 
 if TYPE_CHECKING:
     import random
@@ -51,6 +53,7 @@ class TokenEndpoint:
                 authorization=authorization_values(request),
                 host=request.headers.get(hdrs.HOST),
                 address=request[CLIENT_ADDRESS],
+                certificate=client_certificate(request),
             )
         except OAuthError as error:
             self._instruments.refused(error.code)
@@ -120,12 +123,21 @@ class MetadataEndpoints:
         )
         return build_metadata(
             issuer=self._settings.issuer,
+            tls_methods=_tls_methods(self._settings),
             tokeninfo_url=self._settings.tokeninfo_url,
             revocation_url=self._settings.revocation_url,
             grant_types=grant_types,
             scopes=self._settings.scopes_supported,
             list_keys=self._keyring.list_jwk_set() is not None,
         )
+
+
+def _tls_methods(settings: Settings) -> tuple[str, ...]:
+    if not settings.takes_client_certificates:
+        return ()
+    if settings.verifies_client_certificates:
+        return (TlsMethod.BY_NAME, TlsMethod.BY_KEY)
+    return (TlsMethod.BY_KEY,)
 
 
 def _document(members: dict[str, Any]) -> web.Response:

@@ -31,6 +31,7 @@ from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
 from tokenry_issuer import grants, minting
 from tokenry_issuer.assertion_authentication import PRIVATE_KEY_JWT
+from tokenry_issuer.certificate_authentication import ClientCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -38,17 +39,21 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.oauth.client_authentication import ClientCredential
     from tokenry.oauth.form import Form
+    from tokenry.oauth.mutual_tls import PresentedCertificate
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.assertion_authentication import AssertionAuthenticator
     from tokenry_issuer.authentication import Authenticator
+    from tokenry_issuer.certificate_authentication import CertificateAuthenticator
     from tokenry_issuer.credentials import Credentials
     from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.minting import Minted
     from tokenry_issuer.realms import Client, User
     from tokenry_issuer.registry import RealmCredentials
+
+    Proof = ClientAssertion | ClientCredential | ClientCertificate
 
 RETRY_NOT_LOADED = 5  # seconds: the pace of the refreshes at start
 RETRY_NO_KEY = 5
@@ -71,6 +76,7 @@ class RawRequest:
         authorization: Every `Authorization` header field.
         host: The `Host` header field.
         address: The caller's address.
+        certificate: The certificate that the caller presented.
     """
 
     form: Form
@@ -78,6 +84,7 @@ class RawRequest:
     authorization: Sequence[str]
     host: str | None
     address: str
+    certificate: PresentedCertificate | None = None
 
 
 @dataclass(slots=True)
@@ -143,6 +150,7 @@ class TokenIssuance:
         keyring: Keyring,
         authenticator: Authenticator,
         assertions: AssertionAuthenticator,
+        certificates: CertificateAuthenticator,
         revocations: Revocations,
         instruments: Instruments,
     ) -> None:
@@ -157,6 +165,7 @@ class TokenIssuance:
             keyring: Signing keys.
             authenticator: Judges secrets.
             assertions: Judges assertions.
+            certificates: Judges certificates.
             revocations: What must not be issued.
             instruments: What is counted.
         """
@@ -167,6 +176,7 @@ class TokenIssuance:
         self._keyring = keyring
         self._authenticator = authenticator
         self.assertions = assertions
+        self._certificates = certificates
         self._revocations = revocations
         self._instruments = instruments
 
@@ -206,7 +216,19 @@ class TokenIssuance:
         grants.check_client_grant(request.grant_type, client=client)
         user = await self._user(request, client, credentials, raw.address, trail)
         # 6. to 9.
-        grant = grants.decide(request, realm=credentials.realm, client=client, user=user, issuer=self._issuer)
+        confirmation = grants.bind(
+            client,
+            thumbprint=None if raw.certificate is None else raw.certificate.thumbprint,
+            by_certificate=isinstance(proof, ClientCertificate),
+        )
+        grant = grants.decide(
+            request,
+            realm=credentials.realm,
+            client=client,
+            user=user,
+            issuer=self._issuer,
+            confirmation=confirmation,
+        )
         minted = self._mint(grant)
         self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
         trail.add(
@@ -216,6 +238,7 @@ class TokenIssuance:
             jti=minted.jti,
             kid=minted.kid,
             expires_at=minted.expires_at,
+            bound_to=grant.confirmation,
         )
         _audit.info("token_issued", **trail.known)
         return TokenResponse(
@@ -228,9 +251,13 @@ class TokenIssuance:
             raise temporarily_unavailable("credentials are not loaded", retry_after=RETRY_NOT_LOADED)
         return registry.realms[grants.choose_realm(request.realm, host=host, realms=registry.realms)]
 
-    async def _client(
-        self, proof: ClientAssertion | ClientCredential, credentials: RealmCredentials, address: str, trail: _Trail
-    ) -> Client:
+    async def _client(self, proof: Proof, credentials: RealmCredentials, address: str, trail: _Trail) -> Client:
+        if isinstance(proof, ClientCertificate):
+            _name_known(trail, "client_id", [proof.client_id], credentials.clients)
+            trail.add(method="tls_client_auth", certificate=proof.certificate.thumbprint)
+            client = await self._certificates.client(proof, credentials=credentials, address=address)
+            trail.add(method=None if client.tls is None else str(client.tls.method))
+            return client
         if isinstance(proof, ClientAssertion):
             trail.add(method=PRIVATE_KEY_JWT)
             if proof.client_id is not None:
@@ -295,10 +322,18 @@ class TokenIssuance:
             raise temporarily_unavailable("a revocation in force would hit this token", retry_after=RETRY_REVOKED)
 
 
-def _read_proof(raw: RawRequest) -> ClientAssertion | ClientCredential | None:
-    """Return what the client proves itself with, by one method and no other."""
+def _read_proof(raw: RawRequest) -> Proof | None:
+    """
+    Return what the client proves itself with, by one method and no other.
+
+    A certificate beside a secret or an assertion is no second method: tokens may be bound to it.
+    """
     assertion = read_client_assertion(raw.authorization, raw.form)
-    return assertion if assertion is not None else read_client_credential(raw.authorization, raw.form)
+    found = assertion if assertion is not None else read_client_credential(raw.authorization, raw.form)
+    client_id = raw.form.one("client_id")
+    if found is None and client_id is not None and raw.certificate is not None:
+        return ClientCertificate(client_id=client_id, certificate=raw.certificate)
+    return found
 
 
 def _name_known(trail: _Trail, member: str, names: Sequence[str], known: Collection[str]) -> None:

@@ -35,6 +35,7 @@ def build_metadata(
     revocation_url: str | None,
     grant_types: Iterable[str],
     scopes: Iterable[str] = (),
+    tls_methods: Iterable[str] = (),
     list_keys: bool = False,
 ) -> dict[str, Any]:
     """
@@ -46,6 +47,7 @@ def build_metadata(
         revocation_url: Base URL of the revocation service, if there is one.
         grant_types: Grants that some realm allows.
         scopes: Scopes to advertise; none: the member is left out.
+        tls_methods: How a certificate authenticates a client here; none: there are none.
         list_keys: Whether there is a key that signs revocation lists.
     """
     base = issuer.rstrip("/")
@@ -59,6 +61,9 @@ def build_metadata(
         "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "claims_supported": list(CLAIMS),
     }
+    if certificates := [str(method) for method in tls_methods]:
+        members["token_endpoint_auth_methods_supported"][:0] = certificates
+        members["tls_client_certificate_bound_access_tokens"] = True  # RFC 8705 section 3.3
     if tokeninfo_url is not None:
         members["introspection_endpoint"] = tokeninfo_url.rstrip("/") + "/oauth2/introspect"
         members["introspection_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)

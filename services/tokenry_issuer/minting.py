@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_encode, dump_json
+from tokenry.oauth.mutual_tls import bound_to
 from tokenry.scope import format_scope
 from tokenry.secret import Secret
 from tokenry_issuer.realms import ClaimsProfile
@@ -70,7 +71,7 @@ def build_claims(grant: Grant, *, issuer: str, now: float, jti: str) -> dict[str
     scope: str | list[str] = format_scope(grant.scope)
     if grant.realm.claims_profile is ClaimsProfile.PLAN_B:
         scope = sorted(grant.scope)
-    return {
+    claims: dict[str, Any] = {
         "iss": issuer,
         "sub": grant.subject,
         "aud": grant.audience[0] if len(grant.audience) == 1 else list(grant.audience),
@@ -82,6 +83,9 @@ def build_claims(grant: Grant, *, issuer: str, now: float, jti: str) -> dict[str
         "scope": scope,
         "realm": grant.realm.name,
     }
+    if grant.confirmation is not None:
+        claims["cnf"] = bound_to(grant.confirmation)
+    return claims
 
 
 def sign(claims: Mapping[str, Any], *, grant: Grant, signer: Signer) -> Minted:

@@ -25,12 +25,14 @@ from tokenry.scope import NO_SCOPE, Scope
 from tokenry_issuer.fields import Fields
 from tokenry_issuer.registered_keys import read_keys
 from tokenry_issuer.secret_hashes import StoredHash, parse_hash
+from tokenry_issuer.tls_clients import read_tls_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from tokenry.jose.jwks import KeySet
+    from tokenry_issuer.tls_clients import TlsIdentity
 
 GRANT_TYPES = frozenset({CLIENT_CREDENTIALS, PASSWORD})
 DEFAULT_LIFETIME = 3600  # seconds: long enough to ride out an hour's outage of the issuer's neighbours
@@ -148,6 +150,9 @@ class Client:
         enabled: Whether it may authenticate at all.
         keys: What its assertions are signed with (`private_key_jwt`); None: it sends none.
         assertion_audience: What they name as their audience.
+        tls: What its TLS certificate is; None: it is not known by one.
+        certificate_bound: Whether its tokens are bound to the certificate of the connection that they are issued
+            on; None: where it authenticated by that certificate.
     """
 
     client_id: str
@@ -160,6 +165,8 @@ class Client:
     enabled: bool = True
     keys: KeySet | None = None
     assertion_audience: AssertionAudience = AssertionAudience.ISSUER
+    tls: TlsIdentity | None = None
+    certificate_bound: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +323,7 @@ def _read_client(fields: Fields) -> Client:
     default_scopes = fields.optional_scope("default_scopes")
     if default_scopes is not None and not default_scopes <= scopes:
         raise ProtocolError("default_scopes has scopes that scopes lacks")
-    client_id, jwks = fields.text("client_id"), fields.optional_object("jwks")
+    client_id, jwks, tls = fields.text("client_id"), fields.optional_object("jwks"), fields.optional_object(_TLS)
     return Client(
         client_id=client_id,
         secrets=_secrets(fields, "secrets"),
@@ -330,7 +337,12 @@ def _read_client(fields: Fields) -> Client:
         assertion_audience=AssertionAudience(
             fields.choice("assertion_audience", among=set(AssertionAudience), default=AssertionAudience.ISSUER)
         ),
+        tls=None if tls is None else read_tls_identity(tls, owner=client_id),
+        certificate_bound=fields.optional_flag("certificate_bound_access_tokens"),
     )
+
+
+_TLS = "tls_client_auth"
 
 
 def _read_user(fields: Fields) -> User:

@@ -27,8 +27,10 @@ from tokenry.oauth.introspection import INACTIVE, parse_introspection_request
 from tokenry.revocation.stamps import LIST_HEADER
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry.serving.application import authorization_values, read_body
+from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
 from tokenry.serving.problem import Problem
+from tokenry.validation.validator import ANY_CONFIRMATION
 from tokenry_tokeninfo.answers import ACCESS_TOKEN_NOT_VALID, INVALID_TOKEN_BODY, NO_TOKEN_BODY, token_info_body
 from tokenry_tokeninfo.auth_policy import (
     REQUIRE_HEADER,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from tokenry.jose.jwks import KeySet
     from tokenry.serving.rate_limit import TokenBuckets
     from tokenry.validation.snapshots import SnapshotSource
+    from tokenry.validation.validator import Confirmation
     from tokenry_tokeninfo.callers import ClientExchange
     from tokenry_tokeninfo.measures import Measures
     from tokenry_tokeninfo.ports import Refusals, Validation
@@ -117,7 +120,7 @@ class Handlers:
                 answer = await self._ask_upstream(self._upstream, token)
                 cache = "HIT" if answer.remembered else "MISS"
                 return web.Response(body=answer.body, content_type=JSON, headers={"X-Cache": cache})
-            info = await self._validate(token, audience=audience)
+            info = await self._validate(token, audience=audience, confirmation=_certificate(request))
         except InvalidToken as error:
             return _invalid_token(error)
         body = token_info_body(token, info, now=self._clock.now())
@@ -168,7 +171,8 @@ class Handlers:
                 return None  # an opaque token has no audience
             answer = await self._ask_upstream(self._upstream, token)
             return opaque_introspection(answer.members, narrowed_to=narrowed, now=self._clock.now())
-        info = await self._validate(token, audience=audience)
+        # RFC 8705 section 3.2: the caller is told what the token is bound to, and compares.
+        info = await self._validate(token, audience=audience, confirmation=ANY_CONFIRMATION)
         return introspection(info, narrowed_to=narrowed) if self._may_see(caller, info) else None
 
     def _signed(self, signer: AnswerSigner, answer: dict[str, Any], caller: TokenInfo) -> web.Response:
@@ -191,7 +195,12 @@ class Handlers:
         if bearer is not None:
             if "client_secret" in form:
                 raise invalid_request("use one method of authentication, not two")
-            return await self._validation.avalidate(bearer, scope=frozenset({INTROSPECT_SCOPE}), audience=self._issuer)
+            return await self._validation.avalidate(
+                bearer,
+                scope=frozenset({INTROSPECT_SCOPE}),
+                audience=self._issuer,
+                confirmation=_certificate(request),
+            )
         credential = read_client_credential(authorization, form)
         if credential is None:
             # RFC 9701 section 4 has another status for it.
@@ -248,7 +257,7 @@ class Handlers:
         if token is None:
             return _unauthorized(NO_TOKEN_BODY, bearer_challenge())  # RFC 6750 section 3.1: no error code
         try:
-            info = await self._validate(token, audience=policy.audience)
+            info = await self._validate(token, audience=policy.audience, confirmation=_certificate(request))
         except InvalidToken as error:
             return _invalid_token(error)
         policy.check(info.scope)
@@ -290,13 +299,15 @@ class Handlers:
 
     # --- shared -------------------------------------------------------------------------------------------
 
-    async def _validate(self, token: str, *, audience: str | None, scope: Scope = NO_SCOPE) -> TokenInfo:
+    async def _validate(
+        self, token: str, *, audience: str | None, confirmation: str | Confirmation | None, scope: Scope = NO_SCOPE
+    ) -> TokenInfo:
         began = self._clock.monotonic()
         try:
             refused = self._refusals.take(token, audience)
             if refused is not None:
                 raise refused
-            info = await self._validation.avalidate(token, scope=scope, audience=audience)
+            info = await self._validation.avalidate(token, scope=scope, audience=audience, confirmation=confirmation)
         except (InvalidToken, InsufficientScope, ValidatorNotReady) as error:
             self._measures.validated(self._clock.monotonic() - began, error)
             raise
@@ -327,6 +338,11 @@ async def _token_and_audience(request: web.Request) -> tuple[str | None, str | N
         authorization_values(request), form=form.every("access_token"), query=query.every("access_token")
     )
     return token, form.one("audience") or query.one("audience")
+
+
+def _certificate(request: web.Request) -> str | None:
+    presented = client_certificate(request)
+    return None if presented is None else presented.thumbprint
 
 
 def _invalid_token(error: InvalidToken) -> web.Response:

@@ -13,12 +13,20 @@ if TYPE_CHECKING:
 
     from tokenry.claims import TokenInfo
     from tokenry.scope import Scope
+    from tokenry.validation.validator import Confirmation
 
 
 class Validation(Protocol):
     """Judges tokens: `tokenry.token_validator.TokenValidator`."""
 
-    def validate(self, token: str, *, scope: Scope = NO_SCOPE, audience: str | None = None) -> TokenInfo:
+    def validate(
+        self,
+        token: str,
+        *,
+        scope: Scope = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | Confirmation | None = None,
+    ) -> TokenInfo:
         """
         Do as `avalidate` does, but never wait.
 
@@ -27,7 +35,14 @@ class Validation(Protocol):
         """
         ...
 
-    async def avalidate(self, token: str, *, scope: Scope = NO_SCOPE, audience: str | None = None) -> TokenInfo:
+    async def avalidate(
+        self,
+        token: str,
+        *,
+        scope: Scope = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | Confirmation | None = None,
+    ) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon; waits at most 1 s, for an unknown key.
 
@@ -44,7 +59,8 @@ class Refusals:
     What was found wrong with a token a moment ago, for the one who answers it.
 
     Only the last finding is kept: whoever comes too late judges again. Tokens do not get better by waiting, but for
-    those that are not valid yet, which are not noted.
+    those that are not valid yet, nor by looking closer, but for those that are bound to a certificate: these are not
+    noted.
     """
 
     def __init__(self) -> None:
@@ -53,7 +69,7 @@ class Refusals:
 
     def note(self, token: str, audience: str | None, refused: InvalidToken) -> None:
         """Remember that *token* was *refused* for *audience*."""
-        if refused.reason is not Reason.NOT_YET_VALID:
+        if refused.reason not in {Reason.NOT_YET_VALID, Reason.UNCONFIRMED}:
             self._last = (token, audience, refused)
 
     def take(self, token: str, audience: str | None) -> InvalidToken | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import ipaddress
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -20,8 +21,9 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from tokenry.client.sending import UNAUTHORIZED, areplacement
-from tokenry.errors import ConfigurationError
+from tokenry.errors import ConfigurationError, ProtocolError
 from tokenry.oauth.bearer import token_was_refused
+from tokenry.oauth.mutual_tls import HeaderForm, PresentedCertificate, read_certificate_header
 from tokenry.protect import (
     PUBLIC,
     Access,
@@ -198,6 +200,7 @@ def auth_middleware(
     *,
     realm: str | None = None,
     resource_metadata: str | None = None,
+    certificate: Callable[[web.Request], str | None] | None = None,
 ) -> Any:  # noqa: ANN401 -- aiohttp's own type is private
     """
     Return a server middleware that lets nobody in without a valid token, except to handlers marked `public`.
@@ -208,10 +211,14 @@ def auth_middleware(
         validator: Judges the tokens; run it with `app.cleanup_ctx.append(validator.aiohttp_ctx)`.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: Returns the thumbprint of the caller's certificate, with which alone a token is good that is
+            bound to one (RFC 8705 section 3); default: that of the TLS connection. Behind a proxy that ends TLS:
+            `ProxyCertificate`.
 
     Raises:
         ConfigurationError: The URL is none.
     """
+    presented = certificate or connection_certificate
     protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
 
     @web.middleware
@@ -222,7 +229,8 @@ def auth_middleware(
         if access.public:
             return await handler(request)
         try:
-            info = await protection.aadmit(request.headers.getall(hdrs.AUTHORIZATION, []), access)
+            values = request.headers.getall(hdrs.AUTHORIZATION, [])
+            info = await protection.aadmit(values, access, confirmation=presented(request))
         except Refused as refused:
             return _answer(refused.refusal)
         request[TOKEN], request[_PROTECTION] = info, protection
@@ -230,6 +238,56 @@ def auth_middleware(
 
     setattr(authenticate, _CLOSES, protection)
     return authenticate
+
+
+def connection_certificate(request: web.Request) -> str | None:
+    """Return the thumbprint (`x5t#S256`) of the certificate that the caller's TLS connection was made with."""
+    transport = request.transport
+    tls = None if transport is None else transport.get_extra_info("ssl_object")
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    return PresentedCertificate(der=der, chain_verified=True).thumbprint if der else None
+
+
+class ProxyCertificate:
+    """
+    The certificate that a proxy hands on: `auth_middleware(validator, certificate=ProxyCertificate(proxies=[…]))`.
+
+    The field is read from connections of the listed proxies alone, which must overwrite what callers send.
+
+    Args:
+        proxies: Their networks, such as `10.0.0.0/8`.
+        header: Name of the field.
+        form: How they write it: `rfc9440`, or `escaped-pem` (nginx's `$ssl_client_escaped_cert`).
+
+    Raises:
+        ConfigurationError: No network is named, or one is none, or the form is not known.
+    """
+
+    def __init__(self, *, proxies: Iterable[str], header: str = "Client-Cert", form: str = HeaderForm.RFC9440) -> None:
+        """Check the arguments."""
+        try:
+            self._proxies = tuple(map(ipaddress.ip_network, proxies))
+            self._form = HeaderForm(form)
+        except ValueError:
+            raise ConfigurationError(["ProxyCertificate: networks such as 10.0.0.0/8, a form: rfc9440"]) from None
+        if not self._proxies:
+            raise ConfigurationError(["ProxyCertificate: name the proxies, else anybody could write the field"])
+        self._header = header
+
+    def __call__(self, request: web.Request) -> str | None:
+        """Return the thumbprint of the certificate that the caller of *request* presented to the proxy."""
+        try:
+            peer = ipaddress.ip_address(request.remote or "")
+        except ValueError:
+            return None
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        if not any(peer in network for network in self._proxies):
+            return None
+        try:
+            der = read_certificate_header(request.headers.getall(self._header, []), self._form)
+        except ProtocolError:
+            return None  # a bound token is refused then, as it should be
+        return None if der is None else PresentedCertificate(der=der, chain_verified=False).thumbprint
 
 
 def _answer(refusal: Refusal) -> web.Response:

@@ -41,6 +41,7 @@ from tokenry.errors import (
 from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
 from tokenry.http.forking import renew_after_fork
 from tokenry.jose.encoding import parse_json_object
+from tokenry.oauth.mutual_tls import binding_of
 from tokenry.scope import NO_SCOPE, InvalidScope, Scope, parse_scope, scope_of
 from tokenry.secret import Secret
 from tokenry.sources.metadata import MAX_METADATA_BYTES, metadata_urls, parse_metadata
@@ -133,7 +134,14 @@ class Introspector:
 
     # --- judging, as TokenValidator does ---
 
-    def validate(self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None) -> TokenInfo:
+    def validate(
+        self,
+        token: str,
+        *,
+        scope: str | Iterable[str] = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | None = None,
+    ) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon now; asks, so it waits some milliseconds (for threads).
 
@@ -141,6 +149,7 @@ class Introspector:
             token: The access token as received.
             scope: Scopes that it must have, all of them: names, or one string with spaces between.
             audience: A name that must be among its audiences as well.
+            confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection, if there is one.
 
         Raises:
             InvalidToken: The token must not be acted upon (401).
@@ -148,21 +157,26 @@ class Introspector:
             ValidatorNotReady: It cannot be told (503).
         """
         required = _scope(scope)
-        return self._demand(self._recall(token) or self._ask(token), required, audience)
+        return self._demand(self._recall(token) or self._ask(token), required, audience, confirmation)
 
     validate_waiting = validate
 
     async def avalidate(
-        self, token: str, *, scope: str | Iterable[str] = NO_SCOPE, audience: str | None = None
+        self,
+        token: str,
+        *,
+        scope: str | Iterable[str] = NO_SCOPE,
+        audience: str | None = None,
+        confirmation: str | None = None,
     ) -> TokenInfo:
         """Do as `validate` does, for asyncio: the loop goes on meanwhile."""
         required = _scope(scope)
         info = self._recall(token)
         if info is None:
             info = await asyncio.wrap_future(self._submit(token))
-        return self._demand(info, required, audience)
+        return self._demand(info, required, audience, confirmation)
 
-    def _demand(self, info: TokenInfo, scope: Scope, audience: str | None) -> TokenInfo:
+    def _demand(self, info: TokenInfo, scope: Scope, audience: str | None, confirmation: str | None) -> TokenInfo:
         if info.exp <= self._clock.now():
             raise InvalidToken(Reason.EXPIRED)
         wanted = self._audience
@@ -170,6 +184,9 @@ class Introspector:
             raise InvalidToken(Reason.WRONG_AUDIENCE)
         if audience is not None and audience not in info.aud:
             raise InvalidToken(Reason.WRONG_AUDIENCE)
+        # RFC 8705 section 3.2: introspection tells what the token is bound to, and whoever acts upon it compares.
+        if "cnf" in info.claims and (confirmation is None or binding_of(info.claims["cnf"]) != confirmation):
+            raise InvalidToken(Reason.UNCONFIRMED)
         if missing := scope - info.scope:
             raise InsufficientScope(missing)
         return info
@@ -338,7 +355,7 @@ def read_answer(members: Mapping[str, Any], *, issuer: str, now: float) -> Token
     Return what an introspection answer (RFC 7662 section 2.2) says about a good token.
 
     Raises:
-        InvalidToken: It is not active, over, another issuer's, or bound to a sender whom we cannot check.
+        InvalidToken: It is not active, over, another issuer's, or bound in a way that we cannot check.
         ProtocolError: The answer is not one of the RFC.
     """
     active = members.get("active")
@@ -346,9 +363,9 @@ def read_answer(members: Mapping[str, Any], *, issuer: str, now: float) -> Token
         raise InvalidToken(Reason.INACTIVE)
     if active is not True:
         raise ProtocolError("the answer of introspection does not say whether the token is active")
-    claims = members.get("claims")
-    if "cnf" in members or (isinstance(claims, dict) and "cnf" in claims):
-        raise InvalidToken(Reason.UNCONFIRMED)
+    told = members.get("claims")
+    claims = dict(told) if isinstance(told, dict) else dict(members)
+    _read_binding(members, claims)
     if members.get("iss", issuer) != issuer:
         raise InvalidToken(Reason.UNTRUSTED_ISSUER)
     if str(members.get("token_type", "Bearer")).lower() not in {"bearer", "at+jwt"}:
@@ -375,8 +392,18 @@ def read_answer(members: Mapping[str, Any], *, issuer: str, now: float) -> Token
         jti=_text(members, "jti"),
         realm=_text(members, "realm"),
         kid="",  # not told: token info has looked at it
-        claims=dict(claims) if isinstance(claims, dict) else dict(members),
+        claims=claims,
     )
+
+
+def _read_binding(members: Mapping[str, Any], claims: dict[str, Any]) -> None:
+    """Put what the token is bound to into *claims*, wherever the answer has it; refuse what we cannot check."""
+    demands = [each["cnf"] for each in (members, claims) if "cnf" in each]
+    if not demands:
+        return
+    if binding_of(demands[0]) is None or demands[-1] != demands[0]:
+        raise InvalidToken(Reason.UNCONFIRMED)
+    claims["cnf"] = demands[0]
 
 
 def _seconds(members: Mapping[str, Any], name: str) -> int | None:

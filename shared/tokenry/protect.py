@@ -32,11 +32,15 @@ _ATTRIBUTE: Final = "__tokenry_access__"
 class Judge(Protocol):
     """Judges tokens: `TokenValidator` here, or `Introspector` by asking."""
 
-    async def avalidate(self, token: str) -> TokenInfo:
-        """Return what *token* says; may wait for a key, or for an answer."""
+    async def avalidate(self, token: str, *, confirmation: str | None = None) -> TokenInfo:
+        """
+        Return what *token* says; may wait for a key, or for an answer.
+
+        *confirmation* is the thumbprint of the caller's certificate (RFC 8705 section 3), if it presented one.
+        """
         ...
 
-    def validate_waiting(self, token: str) -> TokenInfo:
+    def validate_waiting(self, token: str, *, confirmation: str | None = None) -> TokenInfo:
         """Do as `avalidate` does, for threads."""
         ...
 
@@ -242,24 +246,34 @@ class Protection:
         if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not set(url).isdisjoint(' "\\')):
             raise ConfigurationError(["resource_metadata: the URL of this service's metadata (RFC 9728)"])
 
-    async def aadmit(self, authorization: Sequence[str], access: Access = ANY_TOKEN) -> TokenInfo:
+    async def aadmit(
+        self, authorization: Sequence[str], access: Access = ANY_TOKEN, *, confirmation: str | None = None
+    ) -> TokenInfo:
         """
         Return what the token in *authorization* (all values of that header field) says.
+
+        Args:
+            authorization: Where the token is.
+            access: What the handler asks for.
+            confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection. Without one, a token
+                that is bound to a certificate is refused.
 
         Raises:
             Refused: With the answer.
         """
         try:
-            info = await self.validator.avalidate(self._token(authorization))
+            info = await self.validator.avalidate(self._token(authorization), **_confirmed(confirmation))
             access.demand(info)
         except _REFUSALS as error:
             raise Refused(self.refusal(error, access)) from error
         return info
 
-    def admit(self, authorization: Sequence[str], access: Access = ANY_TOKEN) -> TokenInfo:
+    def admit(
+        self, authorization: Sequence[str], access: Access = ANY_TOKEN, *, confirmation: str | None = None
+    ) -> TokenInfo:
         """Do as `aadmit` does, for threads."""
         try:
-            info = self.validator.validate_waiting(self._token(authorization))
+            info = self.validator.validate_waiting(self._token(authorization), **_confirmed(confirmation))
             access.demand(info)
         except _REFUSALS as error:
             raise Refused(self.refusal(error, access)) from error
@@ -316,6 +330,11 @@ class Protection:
             return Refusal(status=status, headers=tuple(headers))
         headers.append(("Content-Type", "application/json"))
         return Refusal(status=status, headers=tuple(headers), error=body["error"], body=dump_json(body))
+
+
+def _confirmed(confirmation: str | None) -> dict[str, str]:
+    # A judge that knows nothing of certificates is asked as before: bound tokens are not good there.
+    return {} if confirmation is None else {"confirmation": confirmation}
 
 
 _REFUSALS: Final = (OAuthError, InvalidToken, InsufficientScope, ValidatorNotReady)

@@ -118,6 +118,11 @@ def client_address(peer: str | None, *, forwarded_for: Sequence[str], trusted_pr
     return caller
 
 
+def is_trusted_peer(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
+    """Tell whether the connection's other end *peer* (None or empty for a unix socket) is a trusted proxy."""
+    return bool(trusted_proxies) and (not peer or _is_trusted(_address(peer), trusted_proxies))
+
+
 def _address(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]

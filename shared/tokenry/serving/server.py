@@ -323,9 +323,22 @@ async def tls_context(
         raise ConfigurationError(
             [f"TOKENRY_TLS_CERTIFICATE_FILE: certificate and key cannot be loaded ({kind}); check both files"]
         ) from None
+    if settings.tls_client_ca_file is not None:
+        _ask_for_client_certificates(context, settings.tls_client_ca_file)
     reloading = asyncio.create_task(_reload_certificate(context, certificate, key, check_seconds))
     stack.callback(reloading.cancel)
     return context
+
+
+def _ask_for_client_certificates(context: ssl.SSLContext, authorities: Path) -> None:
+    try:
+        context.load_verify_locations(authorities)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            [f"TOKENRY_TLS_CLIENT_CA_FILE: it cannot be loaded ({type(error).__name__}); write certificates as PEM"]
+        ) from None
+    # Optional: most callers have a bearer token or a secret and no certificate.
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 async def _reload_certificate(context: ssl.SSLContext, certificate: Path, key: Path, check_seconds: float) -> None:

@@ -199,6 +199,27 @@ class ServiceSettings(BaseModel):
         description="Networks of the reverse proxies in front, such as 10.0.0.0/8: their X-Forwarded-For is "
         "believed, and plain HTTP off loopback is allowed. Too wide: callers choose their own address.",
     )
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="PEM file with the authorities (or self-signed certificates) by which client certificates are "
+        "verified; callers are then asked for one and may leave it out. Default: none is asked for.",
+    )
+    client_certificate_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="Header field in which the trusted proxies hand on the client certificate, such as Client-Cert; "
+        "they must overwrite what callers send. Read from TOKENRY_TRUSTED_PROXIES alone. Default: none.",
+    )
+    client_certificate_format: Literal["rfc9440", "escaped-pem"] = Field(
+        "rfc9440",
+        description="How the proxies write it: rfc9440 (Client-Cert), or escaped-pem (nginx's "
+        "$ssl_client_escaped_cert).",
+    )
+    client_certificate_verified: bool = Field(
+        False,
+        description="The proxies verify the chain of each certificate that they hand on (nginx: ssl_verify_client "
+        "optional, not optional_no_ca). Only then a client is known by its certificate's name; by its key always.",
+    )
     plain_http_hosts: Names = Field(
         (),
         description="Hosts that may be called by http:// because the network between is protected (a mesh). "
@@ -241,6 +262,18 @@ class ServiceSettings(BaseModel):
         description="Name of this instance, in logs and to the revocation service; default: the host's name.",
     )
 
+    @property
+    def takes_client_certificates(self) -> bool:
+        """Whether callers can present a certificate at all."""
+        return self.tls_client_ca_file is not None or self.client_certificate_header is not None
+
+    @property
+    def verifies_client_certificates(self) -> bool:
+        """Whether the chain of a certificate is verified, so that its names say something."""
+        return self.tls_client_ca_file is not None or (
+            self.client_certificate_header is not None and self.client_certificate_verified
+        )
+
     @classmethod
     def from_environment(
         cls, environ: Mapping[str, str], *, read_file: Callable[[Path], str] = read_setting_file
@@ -273,6 +306,13 @@ class ServiceSettings(BaseModel):
         """Yield a sentence for each rule between settings that is broken; services extend it."""
         if (self.tls_certificate_file is None) != (self.tls_private_key_file is None):
             yield "TOKENRY_TLS_CERTIFICATE_FILE and TOKENRY_TLS_PRIVATE_KEY_FILE: set both or neither"
+        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
+            yield "TOKENRY_TLS_CLIENT_CA_FILE: client certificates need TLS here; set TOKENRY_TLS_CERTIFICATE_FILE"
+        if self.client_certificate_header is not None and not self.trusted_proxies:
+            yield (
+                "TOKENRY_CLIENT_CERTIFICATE_HEADER: anybody could write this field; name the proxies that do in "
+                "TOKENRY_TRUSTED_PROXIES"
+            )
         local = parse_listen_address(self.listen_address).is_local
         if not local and self.tls_certificate_file is None and not self.trusted_proxies:
             yield (

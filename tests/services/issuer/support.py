@@ -174,6 +174,7 @@ class Running:
     http: ClientSession
     url: str
     revocations: FixedRevocations
+    app: Any = None
     slept: list[float] = field(default_factory=list)
 
     async def refresh(self) -> None:
@@ -339,7 +340,7 @@ async def running(
         refresh_in_background=False,
     )
     async with serve(app, ["127.0.0.1:0"], finish_seconds=1.0) as served, ClientSession() as http:
-        around = Running(clock, store, envelope, app[ISSUER], http, served.url, revocations, slept)
+        around = Running(clock, store, envelope, app[ISSUER], http, served.url, revocations, app, slept)
         if load:
             await around.refresh()
         yield around

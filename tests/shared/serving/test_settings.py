@@ -154,6 +154,16 @@ def test_certificate_and_key_come_together():
     assert "both or neither" in faults({**GOOD, "TOKENRY_TLS_CERTIFICATE_FILE": "/a"})[0]
 
 
+def test_client_certificates_need_tls_or_a_named_proxy():
+    assert "need TLS here" in faults({**GOOD, "TOKENRY_TLS_CLIENT_CA_FILE": "/ca"})[0]
+    environ = {**GOOD, "TOKENRY_CLIENT_CERTIFICATE_HEADER": "Client-Cert"}
+    assert "anybody could write" in faults(environ)[0]
+    settings = Example.from_environment({**environ, "TOKENRY_TRUSTED_PROXIES": "10.0.0.0/8"})
+    assert settings.takes_client_certificates
+    assert not settings.verifies_client_certificates
+    assert not Example.from_environment(GOOD).takes_client_certificates
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 
