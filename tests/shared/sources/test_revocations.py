@@ -210,12 +210,28 @@ def test_a_held_request_that_breaks_is_followed_at_once_by_one_that_is_not_held(
     begun = clock.monotonic()
     ask(source, clock)
     assert (script.last_wait, clock.monotonic() - begun) == (0, 0)
-    ask(source, clock)
-    assert script.last_wait == 0
-    assert 25 <= clock.monotonic() - begun <= 28
-    clock.advance(60)
-    ask(source, clock)
-    assert script.last_wait == 25
+    ask(source, clock)  # a restart of the service breaks a hold once: news are quick again soon after
+    assert (script.last_wait, clock.monotonic() - begun) == (25, 2)
+
+
+def test_holds_that_always_break_are_tried_more_and_more_seldom_and_polled_in_between(source, script, clock):
+    def proxy_that_cuts(request):
+        if script.last_wait <= 0:
+            return None
+        clock.advance(5)
+        return FetchFailed(Failure.DISCONNECTED, "cut")
+
+    step(source)
+    script.override["changes"] = proxy_that_cuts
+    asked, tries = [], []
+    while clock.monotonic() < 7200:
+        ask(source, clock)
+        (tries if script.last_wait > 0 else asked).append(clock.monotonic())
+    assert all(later - earlier <= 28 for earlier, later in pairwise(sorted([*asked, *tries])))
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert pauses[0] < 10
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 900
 
 
 @pytest.mark.parametrize("status", [408, 502, 504])
