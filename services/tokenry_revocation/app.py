@@ -21,6 +21,7 @@ from tokenry.serving.metrics import Metrics
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import MAX_LEEWAY, TrustedIssuer, ValidationPolicy
 from tokenry_revocation.acceptance import Acceptance
+from tokenry_revocation.approving import SecondPerson
 from tokenry_revocation.audit import AuditLog, write_to_log
 from tokenry_revocation.client_login import ClientLogin
 from tokenry_revocation.feed import Feed
@@ -131,6 +132,7 @@ def create_app(
     )
     judge = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=feed, clock=clock)
     instances = Instances(settings.instance or socket.gethostname())
+    acceptance = Acceptance(store=store, feed=feed, clock=clock, terms=terms, fingerprints=fingerprints, metrics=own)
     service = Service(
         clock=clock,
         terms=terms,
@@ -146,8 +148,17 @@ def create_app(
         ),
         rules=RuleBook(rules or NoRules(), clock=clock, metrics=own),
         store=store,
-        acceptance=Acceptance(store=store, feed=feed, clock=clock, terms=terms, fingerprints=fingerprints, metrics=own),
+        acceptance=acceptance,
         feed=feed,
+        second_person=SecondPerson(
+            store=store,
+            acceptance=acceptance,
+            clock=clock,
+            terms=terms,
+            fingerprints=fingerprints,
+            limit=settings.second_person_share,
+            seconds=int(settings.second_person_wait),
+        ),
         instances=instances,
         audit=AuditLog(audit),
         metrics=own,
@@ -239,6 +250,7 @@ def _add_routes(app: web.Application, service: Service, settings: Settings, publ
         web.get("/revocations/signed", readers.signed),
         web.get("/revocations/{id:[a-z2-7]{1,64}}", revocations.get),
         web.post("/revocations/{id:[a-z2-7]{1,64}}/undo", revocations.undo),
+        web.post("/revocations/{id:[a-z2-7]{1,64}}/approve", revocations.approve),
         web.post("/oauth2/revoke", revocations.revoke_own),
         web.post("/notifications/REFRESH_FROM", revocations.refresh_from),
         web.get("/validators", readers.validators),

@@ -15,6 +15,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tokenry_revocation.pending import Pending
     from tokenry_revocation.records import Actor, Record
     from tokenry_revocation.revoking import Signature
 
@@ -51,6 +52,35 @@ class AuditLog:
             undoes=record.undoes,
             in_force_until=record.in_force_until,
             rule=record.rule,
+            reason=record.reason,
+            ticket=record.ticket,
+        )
+
+    def waiting(self, pending: Pending) -> None:
+        """A revocation waits for a second person."""
+        record = pending.record
+        self._write(
+            "revocation waits for a second person",
+            record.actor,
+            id=record.id,
+            type=record.type.value,
+            names=list(record.names),
+            expires_at=pending.expires_at,
+            rule=record.rule,
+            reason=record.reason,
+            ticket=record.ticket,
+        )
+
+    def approved(self, record: Record, by: Signature, *, created: bool) -> None:
+        """A second person has put a revocation in force; the first one's name is with it."""
+        self._write(
+            "revocation approved" if created else "approval repeated",
+            by.actor,
+            id=record.id,
+            type=record.type.value,
+            names=list(record.names),
+            asked_by={"iss": record.actor.iss, "sub": record.actor.sub, "client_id": record.actor.client_id},
+            in_force_until=record.in_force_until,
             reason=record.reason,
             ticket=record.ticket,
         )

@@ -29,9 +29,11 @@ from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.keys import CLIENT_ADDRESS
 from tokenry.serving.problem import Problem
 from tokenry_revocation.acceptance import Attempt, Conflict, KeyReused, NotFound
+from tokenry_revocation.approving import SamePerson, waiting_answer
 from tokenry_revocation.authorization import NotAllowed, authorize, authorize_admin, authorize_reading, authorize_undo
 from tokenry_revocation.callers import Caller, authenticate
 from tokenry_revocation.instances import VIEWS, denied, merge
+from tokenry_revocation.pending import Pending
 from tokenry_revocation.ports import RecordOutlivesStore, StoreUnavailable
 from tokenry_revocation.presented_token import claimed_realm, examine
 from tokenry_revocation.records import Actor, Record, RecordType
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from tokenry.oauth.form import Form
     from tokenry.token_validator import Keys
     from tokenry_revocation.acceptance import Acceptance, Outcome
+    from tokenry_revocation.approving import SecondPerson
     from tokenry_revocation.audit import AuditLog
     from tokenry_revocation.callers import Judge
     from tokenry_revocation.client_login import ClientLogin
@@ -89,6 +92,7 @@ _STATUS: Final[dict[type[TokenryError], int]] = {
     InvalidRequest: HTTPStatus.BAD_REQUEST,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    SamePerson: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     RecordOutlivesStore: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
@@ -112,6 +116,7 @@ class Service:
         store: The store, for its clock.
         acceptance: Writes records.
         feed: What is published.
+        second_person: Keeps what has to be approved.
         instances: Which validators there are.
         audit: The audit log.
         metrics: Counts refusals.
@@ -129,6 +134,7 @@ class Service:
     store: RevocationStore
     acceptance: Acceptance
     feed: Feed
+    second_person: SecondPerson
     instances: Instances
     audit: AuditLog
     metrics: ServiceMetrics
@@ -196,21 +202,42 @@ class Revocations:
                 return self._preview(draft, caller)
             self._check_confirmed(revoke.target)
             attempt = None if key is None else self._attempt(caller, key, body)
+            if self._service.second_person.is_needed(draft, share=None):
+                return await self._hold(draft, revoke.target, by, attempt)
             outcome = await self._service.acceptance.revoke(draft, by=by, attempt=attempt)
         except TokenryError as error:
             self._refuse(error, by, action="revoke")
         # 5. a token that had expired is not in force by the first record either: taken, as it was then
         return self._accepted(outcome, created=outcome.created or draft.stillborn)
 
+    async def _hold(self, draft: Draft, target: Target, by: Signature, attempt: Attempt | None) -> web.Response:
+        """Keep what one person asks for until another one approves it."""
+        known = None if attempt is None else attempt.key
+        pending = await self._service.second_person.hold(draft, target, by=by, attempt=known)
+        self._service.audit.waiting(pending)
+        return _json(waiting_answer(pending), status=HTTPStatus.ACCEPTED)
+
+    async def approve(self, request: web.Request) -> web.Response:
+        """Put in force what another person asked for."""
+        caller = await authenticate(request, self._service.judge)
+        by, service = Signature(actor=caller.actor), self._service
+        try:
+            authorize_admin(caller.info)
+            name = request.match_info["id"]
+            pending = await service.second_person.find(name)
+            if pending is not None and pending.is_defaulted and service.clock_is_off:
+                raise _clock_is_off("try another replica")
+            outcome = await service.second_person.approve(name, by=by.actor, pending=pending)
+        except TokenryError as error:
+            self._refuse(error, by, action="approve")
+        service.audit.approved(outcome.record, by, created=outcome.created)
+        return _json(_answer(outcome.record), status=HTTPStatus.CREATED if outcome.created else HTTPStatus.OK)
+
     def _check_clock(self, target: Target) -> None:
         """Refuse what our clock would decide while it is off; cut-offs that the caller chose are taken."""
         defaulted = isinstance(target, ClaimsTarget | GlobalTarget) and target.issued_before is None
         if defaulted and self._service.clock_is_off:
-            raise Problem(
-                503,
-                "this service's clock is off, so it cannot choose a cut-off: send issued_before",
-                retry_after=RETRY_SECONDS,
-            )
+            raise _clock_is_off("send issued_before")
 
     @staticmethod
     def _check_confirmed(target: Target) -> None:
@@ -316,7 +343,9 @@ class Revocations:
         by = Signature(actor=caller.actor)
         try:
             authorize_reading(caller.info)
-            record = await self._service.acceptance.find(request.match_info["id"])
+            record = await self._find(request.match_info["id"])
+            if isinstance(record, Pending):
+                return _json(waiting_answer(record))
             undone = await self._service.acceptance.find_undo(record.id) if record.undoable else None
         except TokenryError as error:
             self._refuse(error, by, action=READ)
@@ -326,12 +355,23 @@ class Revocations:
             "issued_before": record.issued_before,
             "names": list(record.names),
             "by": _actor(record.actor),
+            "approved_by": None if record.approved_by is None else _actor(record.approved_by),
             "rule": record.rule,
             "reason": record.reason,
             "ticket": record.ticket,
             "undone": None if undone is None else _undone(undone),
             "denied": denied(record.entries, await self._service.refusals()),
         })  # fmt: skip
+
+    async def _find(self, name: str) -> Record | Pending:
+        """Return the record *name*, or what waits under that name."""
+        try:
+            return await self._service.acceptance.find(name)
+        except NotFound:
+            pending = await self._service.second_person.find(name)
+            if pending is None:
+                raise
+            return pending
 
     async def undo(self, request: web.Request) -> web.Response:
         """Take a mistake back."""
@@ -460,6 +500,11 @@ class Revocations:
                 "not stored: the token may still be accepted", retry_after=RETRY_SECONDS
             ) from None
         service.audit.accepted(outcome.record, created=outcome.created)
+
+
+def _clock_is_off(advice: str) -> Problem:
+    detail = f"this service's clock is off, so it cannot choose a cut-off: {advice}"
+    return Problem(503, detail, retry_after=RETRY_SECONDS)
 
 
 def _refusal(error: TokenryError, *, action: str) -> Problem | OAuthError:

@@ -66,6 +66,7 @@ OPENAPI: Final[dict[str, Any]] = {
                         "content": _json("Accepted"),
                     },
                     "201": {"description": "Stored, and in force.", "content": _json("Accepted")},
+                    "202": {"description": "It waits for a second person, and is not in force."},
                     **_refusals(
                         s400="The request is not understood, or its times are out of bounds.",
                         s409="It would leave no key to sign with.",
@@ -144,6 +145,17 @@ OPENAPI: Final[dict[str, Any]] = {
                     "200": {"description": "It was taken back already.", "content": _json("Accepted")},
                     "201": {"description": "Taken back.", "content": _json("Accepted")},
                     **_refusals(s400="The body is not understood.", s404="There is none.", s409="Not of this kind."),
+                },
+                parameters=[_ID],
+            )
+        },
+        "/revocations/{id}/approve": {
+            "post": _guarded(
+                "Put in force what another person asked for",
+                {
+                    "200": {"description": "It was approved already.", "content": _json("Accepted")},
+                    "201": {"description": "Approved, stored, and in force.", "content": _json("Accepted")},
+                    **_refusals(s404="Nothing waits under this id.", s409="The same person asked for it."),
                 },
                 parameters=[_ID],
             )

@@ -71,6 +71,7 @@ class Record:
         ticket: Where the incident is written down, as the caller said.
         undoes: Id of the record that an undo takes back.
         refresh_from: What a notification tells Plan B's validators.
+        approved_by: The second person, where one was needed.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Record:
     ticket: str | None = None
     undoes: str | None = None
     refresh_from: int | None = None
+    approved_by: Actor | None = None
 
     @property
     def issued_before(self) -> int | None:
@@ -117,7 +119,7 @@ class Record:
             "in_force_until": self.in_force_until,
             "propagated_by": self.propagated_by,
             "plan_b_by": self.plan_b_by,
-            "actor": _present(iss=self.actor.iss, sub=self.actor.sub, client_id=self.actor.client_id),
+            "actor": _actor_members(self.actor),
             "entries": [_entry_members(entry) for entry in self.entries],
             "plan_b": [_row_members(row) for row in self.plan_b],
         }
@@ -127,6 +129,7 @@ class Record:
             ticket=self.ticket,
             undoes=self.undoes,
             refresh_from=self.refresh_from,
+            approved_by=None if self.approved_by is None else _actor_members(self.approved_by),
         )
         return dump_json(members | optional)
 
@@ -142,7 +145,9 @@ class Record:
         if members.pop("format", None) != FORMAT:
             raise ProtocolError("a record of a form that is not known here")
         try:
+            approved_by = members.pop("approved_by", None)
             return cls(
+                approved_by=None if approved_by is None else Actor(**approved_by),
                 type=RecordType(members.pop("type")),
                 actor=Actor(**members.pop("actor")),
                 entries=tuple(_entry(each, members) for each in members.pop("entries")),
@@ -156,6 +161,10 @@ class Record:
 def record_id(fingerprint: bytes) -> str:
     """Return the id of the record whose canonical content has *fingerprint*."""
     return base64.b32encode(fingerprint).decode("ascii").rstrip("=").lower()
+
+
+def _actor_members(actor: Actor) -> dict[str, Any]:
+    return _present(iss=actor.iss, sub=actor.sub, client_id=actor.client_id)
 
 
 def _entry_members(entry: Entry) -> dict[str, Any]:

@@ -89,6 +89,20 @@ class Settings(ServiceSettings):
         description="Where the folder revocation-rules/ is: file:///dir/ or s3://bucket/prefix/. Default: "
         "no rules; then only revocation.admin revokes by claims.",
     )
+    second_person_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of all live tokens above which a rule needs a second person to approve it; a GLOBAL "
+        "always does then, and a rule whose share is not known. 0: every rule does. Default: one person is "
+        "always enough.",
+    )
+    second_person_wait: Duration = Field(
+        3600.0,
+        ge=60,
+        le=86_400,
+        description="Seconds for which a revocation waits for the second person.",
+    )
     list_read_scope: str | None = Field(
         None,
         pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,100}$",
