@@ -8,26 +8,59 @@ imported.
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 LIBRARY = Path(__file__).parents[2] / "shared" / "tokenry"
 
 # Everything that comes with an extra, and the frameworks for which there are thin modules of their own.
 EXTRAS = (
-    *("aiohttp", "argon2", "bcrypt", "boto3", "botocore", "cassandra", "fastapi", "flask", "grpc"),
-    *("httpx", "moto", "prometheus_client", "pydantic", "pydantic_settings", "pytest", "requests", "rich"),
-    *("starlette", "structlog", "typer", "uvloop"),
+    *(
+        "aiohttp",
+        "anyio",
+        "argon2",
+        "asgiref",
+        "bcrypt",
+        "boto3",
+        "botocore",
+        "cassandra",
+        "django",
+        "fastapi",
+        "flask",
+    ),
+    *("grpc", "httpx", "httpx2", "moto", "prometheus_client", "pydantic", "pydantic_settings", "pytest", "requests"),
+    *("rest_framework", "rich", "starlette", "structlog", "typer", "uvloop", "werkzeug", "yarl"),
 )
 
 # What an extra is for: module prefixes that may need it.
-NEED_AN_EXTRA = ("tokenry.serving", "tokenry.aiohttp", "tokenry.testing")
+NEED_AN_EXTRA = ("tokenry.serving", "tokenry.testing")
+
+# A framework's module, and the packages that are there when that framework, and no other, is installed.
+FRAMEWORKS = {
+    "aiohttp": ("aiohttp", "yarl"),
+    "django": ("django", "asgiref"),
+    "fastapi": ("fastapi", "starlette", "pydantic", "anyio"),
+    "flask": ("flask", "werkzeug"),
+    "grpc": ("grpc",),
+    "httpx": ("httpx2", "anyio"),
+    "requests": ("requests",),
+    "rest_framework": ("rest_framework", "django", "asgiref"),
+    "starlette": ("starlette", "anyio"),
+}
+# Before a module of Django's can be imported there must be settings.
+PREPARE = {
+    "rest_framework": "from django.conf import settings; settings.configure(); import django; django.setup()",
+}
 
 
 def modules() -> list[str]:
     found = pkgutil.walk_packages([str(LIBRARY)], prefix="tokenry.")
-    return sorted(module.name for module in found if not module.name.startswith(NEED_AN_EXTRA))
+    names = (module.name for module in found)
+    skipped = (*NEED_AN_EXTRA, *(f"tokenry.{name}" for name in FRAMEWORKS))
+    return sorted(name for name in names if not name.startswith(skipped))
 
 
 def run(code: str) -> str:
@@ -36,21 +69,53 @@ def run(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["tokenry", *modules()])
-def test_the_library_imports_without_its_extras(module: str) -> None:
-    run(
-        f"""
+def blocking(packages: tuple[str, ...]) -> str:
+    """Code after which *packages* cannot be imported."""
+    return f"""
 import importlib, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {EXTRAS!r}:
-            raise ModuleNotFoundError(f"{{name}} is not in the base distribution", name=name)
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Blocked())
-importlib.import_module({module!r})
 """
+
+
+@pytest.mark.parametrize("module", ["tokenry", *modules()])
+def test_the_library_imports_without_its_extras(module: str) -> None:
+    run(f"{blocking(EXTRAS)}\nimportlib.import_module({module!r})")
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_frameworks_module_needs_only_its_framework(name: str) -> None:
+    others = tuple(package for package in EXTRAS if package not in FRAMEWORKS[name])
+    run(f"{PREPARE.get(name, '')}\n{blocking(others)}\nimportlib.import_module('tokenry.{name}')")
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_without_its_framework_the_error_names_what_is_missing(name: str) -> None:
+    code = f"""{blocking(EXTRAS)}
+try:
+    importlib.import_module('tokenry.{name}')
+except ModuleNotFoundError as missing:
+    print(missing.name)
+"""
+    assert run(code).strip().partition(".")[0] in FRAMEWORKS[name]
+
+
+def test_httpx_is_enough_where_there_is_no_httpx2() -> None:
+    others = tuple(package for package in EXTRAS if package not in {"httpx", "anyio"})
+    run(
+        f"{blocking(others)}\nfrom tokenry.httpx import BearerAuth\nimport httpx\nassert issubclass(BearerAuth, httpx.Auth)"
     )
+
+
+def test_every_framework_has_an_extra_of_its_name() -> None:
+    project = tomllib.loads((LIBRARY.parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(FRAMEWORKS) - {"rest_framework"} <= set(project["optional-dependencies"])
+    assert [Requirement(text).name for text in project["dependencies"]] == ["pyjwt"]
 
 
 def test_importing_the_library_loads_no_driver_and_no_framework() -> None:
@@ -62,6 +127,15 @@ print(*sorted({set(EXTRAS)!r} & {{name.partition(".")[0] for name in sys.modules
 """
     )
     assert loaded.split() == []
+
+
+def test_importing_the_library_loads_few_modules() -> None:
+    # What takes the time of an import are modules; their number does not depend on how busy a machine is.
+    counted = run("import sys; before = len(sys.modules); import tokenry; print(len(sys.modules) - before)")
+    assert int(counted) <= 40
+    names = "TokenValidator, ClientCredentials, default_source, Introspector"
+    loaded = run(f"import sys; from tokenry import {names}; print(len(sys.modules))")
+    assert int(loaded) <= 450
 
 
 def test_the_pure_core_runs_without_asyncio() -> None:
