@@ -29,11 +29,23 @@ def program(name: str, *, package: str) -> Path:
 def _unpack(package: str, root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
+    # Lists of our own where the machine has none (fresh images come without): needs no rights, leaves nothing behind.
+    lists = root.parent / "lists"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    own = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={root.parent / 'archives'}"]
     try:
-        subprocess.run(["apt-get", "download", package], cwd=root, check=True, capture_output=True, timeout=300)
+        try:
+            _run("apt-get", "download", package, cwd=root)
+        except subprocess.SubprocessError:
+            _run("apt-get", *own, "update", cwd=root)
+            _run("apt-get", *own, "download", package, cwd=root)
         (archive,) = root.glob("*.deb")
-        subprocess.run(["dpkg", "-x", str(archive), str(root)], check=True, capture_output=True, timeout=300)
+        _run("dpkg", "-x", str(archive), str(root), cwd=root)
         archive.unlink()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         shutil.rmtree(root, ignore_errors=True)
         raise NoPackage(f"install Debian's package {package}: it could not be fetched ({error})") from error
+
+
+def _run(*command: str, cwd: Path) -> None:
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True, timeout=300)
