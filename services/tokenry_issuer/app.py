@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from tokenry.http.backoff import system_random
+from tokenry.http.fetch import HttpFetcher
+from tokenry.http.outward import PublicAddresses
 from tokenry.jose.jwk import PrivateKey
 from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Finding, Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
+from tokenry.sources.keys import KeySource
 from tokenry_issuer.admission import Admission
 from tokenry_issuer.assertion_authentication import AssertionAuthenticator
 from tokenry_issuer.attempts import AttemptLimits, Attempts
@@ -39,12 +42,14 @@ from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.passwords import SecretChecks
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
+from tokenry_issuer.trust_keys import TrustKeys
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tokenry.clock import Clock
+    from tokenry.http.fetch import Fetcher
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
 TOKEN_ALIAS = "/oauth2/access_token"  # noqa: S105 -- a path
 JWKS_ALIAS = "/oauth2/connect/keys"
 WARN_AGE_REFRESHES = 4  # refreshes missed before readiness says that the credentials get old
+TRUST_KEYS_REFRESH = 300.0  # seconds: foreign issuers announce their keys for longer; an unknown one is fetched at once
 WARN_LIST_AGE = 120.0  # seconds: the validators' own warning
 
 
@@ -82,6 +88,7 @@ def create_app(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     refresh_in_background: bool = True,
     instruments: Instruments | None = None,
+    fetchers: Callable[[], Fetcher] | None = None,
 ) -> web.Application:
     """
     Return the issuer.
@@ -96,6 +103,7 @@ def create_app(
         sleep: How attempts are delayed.
         refresh_in_background: Whether to refresh in the background; a test calls `app[ISSUER]` itself.
         instruments: What is counted; default: in a registry of its own.
+        fetchers: Makes what fetches foreign issuers' keys; default: over HTTPS, from public addresses.
     """
     issuer = Issuer(
         settings,
@@ -106,6 +114,7 @@ def create_app(
         chance=chance or Chance(),
         sleep=sleep,
         instruments=instruments or Instruments(Metrics(service="issuer")),
+        fetchers=fetchers or (lambda: HttpFetcher(permits=PublicAddresses(besides=settings.trust_jwks_networks))),
     )
     app = create_base_app(
         service="issuer",
@@ -130,6 +139,7 @@ class Issuer:
     Attributes:
         credentials: Realms, clients, users.
         keyring: Signing keys.
+        trust_keys: Keys of foreign issuers.
         revocations: What is known of revocations.
         health: The checks behind `/readyz`.
         metrics: The registry behind `/metrics`.
@@ -147,6 +157,7 @@ class Issuer:
         chance: Chance,
         sleep: Callable[[float], Awaitable[None]],
         instruments: Instruments,
+        fetchers: Callable[[], Fetcher],
     ) -> None:
         """Join the parts; nothing runs yet."""
         self._settings = settings
@@ -182,6 +193,17 @@ class Issuer:
         )
         limits = AttemptLimits(per_pair=settings.failures_per_client, per_address=settings.failures_per_address)
         admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
+        self.trust_keys = TrustKeys(
+            lambda place_of, uri, algorithms: KeySource(
+                place_of,
+                jwks_uri=uri,
+                algorithms=algorithms,
+                refresh_seconds=TRUST_KEYS_REFRESH,
+                fetcher=fetchers(),
+                clock=clock,
+            ),
+            hosts=settings.trust_jwks_hosts,
+        )
         self.issuance = TokenIssuance(
             issuer=settings.issuer,
             clock=clock,
@@ -199,6 +221,7 @@ class Issuer:
                 token_endpoint=token_endpoint(settings.issuer),
                 admission=admission,
                 used=UsedAssertions(),
+                trust_keys=self.trust_keys,
                 clock=clock,
                 decoy=PrivateKey.generate().public,
                 on_endpoint_audience=self.instruments.endpoint_audience,
@@ -256,8 +279,15 @@ class Issuer:
         """Return what is to be refreshed, keys first: they are few."""
         return (
             self._refresher("keys", self.keyring.refresh, lambda: self.keyring.loaded),
-            self._refresher("credentials", self.credentials.refresh, lambda: self.credentials.loaded),
+            self._refresher("credentials", self.refresh_credentials, lambda: self.credentials.loaded),
         )
+
+    async def refresh_credentials(self) -> None:
+        """Bring the credentials up to date, and begin to read what their trust rules name."""
+        await self.credentials.refresh()
+        registry = self.credentials.current()
+        if registry is not None:
+            self.trust_keys.follow(registry)
 
     def _refresher(self, name: str, refresh: Callable[[], Awaitable[object]], loaded: Callable[[], bool]) -> Refresher:
         return Refresher(
@@ -272,6 +302,7 @@ class Issuer:
     async def close(self, _app: web.Application) -> None:
         """Let go of threads and connections."""
         self._checks.close()
+        await asyncio.to_thread(self.trust_keys.stop)
         await self._store.close()
 
     def _check_credentials(self) -> Finding:
@@ -285,6 +316,8 @@ class Issuer:
             return degraded(f"{known}; {self.credentials.refused} refused: see the log")
         if age > WARN_AGE_REFRESHES * self._settings.credentials_refresh_interval:
             return degraded(f"{known}: the store does not answer as it should")
+        if missing := self.trust_keys.missing:
+            return degraded(f"{known}; the keys of {missing} foreign issuers are missing: see the log")
         return ok(known)
 
     def _check_keys(self) -> Finding:

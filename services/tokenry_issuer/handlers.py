@@ -9,12 +9,12 @@ from aiohttp import hdrs, web
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import NO_STORE, OAuthError, temporarily_unavailable
 from tokenry.oauth.form import parse_form, parse_query
+from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS
 from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS
 from tokenry_issuer.issuance import RawRequest
 from tokenry_issuer.metadata import build_metadata, build_openid_configuration
-from tokenry_issuer.realms import GRANT_TYPES
 from tokenry_issuer.tls_clients import TlsMethod
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.issuance import Revocations, TokenIssuance
     from tokenry_issuer.keyring import JwkSet, Keyring
+    from tokenry_issuer.registry import Registry
     from tokenry_issuer.settings import Settings
 
 METADATA_MAX_AGE = 300  # seconds; as long as the longest of a JWK Set
@@ -117,12 +118,13 @@ class MetadataEndpoints:
     def _members(self) -> dict[str, Any]:
         registry = self._credentials.current()
         grant_types = (
-            GRANT_TYPES - {"password"}
+            frozenset({CLIENT_CREDENTIALS})
             if registry is None
             else frozenset().union(*(each.realm.grant_types for each in registry.realms.values()))
         )
         return build_metadata(
             issuer=self._settings.issuer,
+            algorithms=_foreign_algorithms(registry),
             tls_methods=_tls_methods(self._settings),
             tokeninfo_url=self._settings.tokeninfo_url,
             revocation_url=self._settings.revocation_url,
@@ -130,6 +132,12 @@ class MetadataEndpoints:
             scopes=self._settings.scopes_supported,
             list_keys=self._keyring.list_jwk_set() is not None,
         )
+
+
+def _foreign_algorithms(registry: Registry | None) -> frozenset[str]:
+    realms = () if registry is None else registry.realms.values()
+    rules = (rule for realm in realms for rules in realm.trust.values() for rule in rules)
+    return frozenset(str(algorithm) for rule in rules for algorithm in rule.algorithms)
 
 
 def _tls_methods(settings: Settings) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ import structlog
 from tokenry.errors import TokenryError
 from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
 from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable
-from tokenry.oauth.token_endpoint import PASSWORD, TokenResponse, parse_token_request
+from tokenry.oauth.token_endpoint import JWT_BEARER, PASSWORD, TokenResponse, parse_token_request
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
 from tokenry_issuer import grants, minting
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
-    from tokenry_issuer.assertion_authentication import AssertionAuthenticator
+    from tokenry_issuer.assertion_authentication import AssertionAuthenticator, Proven
     from tokenry_issuer.authentication import Authenticator
     from tokenry_issuer.certificate_authentication import CertificateAuthenticator
     from tokenry_issuer.credentials import Credentials
@@ -202,7 +202,7 @@ class TokenIssuance:
         proof = _read_proof(raw)
         request = parse_token_request(raw.form, query=raw.query)
         trail.add(scope_requested=None if request.scope is None else format_scope(request.scope))
-        if proof is None:
+        if proof is None and request.assertion is None:
             raise invalid_client()
         # 2. and 3. the realm
         credentials = self._realm(request, raw.host)
@@ -210,7 +210,9 @@ class TokenIssuance:
         grants.check_grant_type(request.grant_type, realm=credentials.realm)
         trail.add(grant_type=request.grant_type)
         # 4. the client
-        client = await self._client(proof, credentials, raw.address, trail)
+        client = None if proof is None else await self._client(proof, credentials, raw.address, trail)
+        if client is None or request.assertion is not None:
+            client = await self._granted(request, client, credentials, raw.address, trail)
         trail.add(client_id=client.client_id)
         # 5. the grant, and the user
         grants.check_client_grant(request.grant_type, client=client)
@@ -262,12 +264,34 @@ class TokenIssuance:
             trail.add(method=PRIVATE_KEY_JWT)
             if proof.client_id is not None:
                 _name_known(trail, "client_id", [proof.client_id], credentials.clients)
-            client, verified = await self.assertions.client(proof, credentials=credentials, address=address)
-            trail.add(assertion_jti=verified.jti, assertion_kid=verified.kid)
-            return client
+            proven = await self.assertions.client(proof, credentials=credentials, address=address)
+            _assertion_known(trail, proven)
+            return proven.client
         trail.add(method=proof.method)
         _name_known(trail, "client_id", [each.client_id for each in proof.readings], credentials.clients)
         return await self._authenticator.client(proof, credentials=credentials, address=address)
+
+    async def _granted(
+        self,
+        request: TokenRequest,
+        client: Client | None,
+        credentials: RealmCredentials,
+        address: str,
+        trail: _Trail,
+    ) -> Client:
+        """Return the client for which an assertion is the grant (RFC 7523 section 2.1)."""
+        if request.assertion is None:
+            raise invalid_client()
+        if client is None:
+            trail.add(method=JWT_BEARER)
+        proven = await self.assertions.grant(
+            request.assertion,
+            client_id=None if client is None else client.client_id,
+            credentials=credentials,
+            address=address,
+        )
+        _assertion_known(trail, proven)
+        return proven.client
 
     async def _user(
         self,
@@ -320,6 +344,16 @@ class TokenIssuance:
         if revocations.hits(token, now=now) is not None:
             self._instruments.withheld()
             raise temporarily_unavailable("a revocation in force would hit this token", retry_after=RETRY_REVOKED)
+
+
+def _assertion_known(trail: _Trail, proven: Proven) -> None:
+    trail.add(assertion_jti=proven.assertion.jti, assertion_kid=proven.assertion.kid)
+    if proven.rule is not None:
+        trail.add(
+            trust_rule=proven.rule.name,
+            assertion_issuer=proven.assertion.iss,
+            assertion_subject=proven.assertion.sub,
+        )
 
 
 def _read_proof(raw: RawRequest) -> Proof | None:

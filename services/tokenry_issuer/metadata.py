@@ -36,6 +36,7 @@ def build_metadata(
     grant_types: Iterable[str],
     scopes: Iterable[str] = (),
     tls_methods: Iterable[str] = (),
+    algorithms: Iterable[str] = (),
     list_keys: bool = False,
 ) -> dict[str, Any]:
     """
@@ -47,6 +48,7 @@ def build_metadata(
         revocation_url: Base URL of the revocation service, if there is one.
         grant_types: Grants that some realm allows.
         scopes: Scopes to advertise; none: the member is left out.
+        algorithms: What trusted issuers sign with, besides what clients do.
         tls_methods: How a certificate authenticates a client here; none: there are none.
         list_keys: Whether there is a key that signs revocation lists.
     """
@@ -58,7 +60,9 @@ def build_metadata(
         "grant_types_supported": sorted(grant_types),
         "response_types_supported": ["none"],
         "token_endpoint_auth_methods_supported": list(CLIENT_METHODS),
-        "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+        "token_endpoint_auth_signing_alg_values_supported": list(
+            dict.fromkeys((*ASSERTION_ALGORITHMS, *sorted(algorithms)))
+        ),
         "claims_supported": list(CLAIMS),
     }
     if certificates := [str(method) for method in tls_methods]:

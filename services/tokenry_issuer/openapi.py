@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenry_issuer.metadata import JWKS_PATH, LIST_JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH
+from tokenry_issuer.realms import GRANT_TYPES
 
 _TEXT = {"type": "string"}
 _ERROR = {
@@ -37,13 +38,17 @@ _FORM = {
     "type": "object",
     "required": ["grant_type"],
     "properties": {
-        "grant_type": {"enum": ["client_credentials", "password"]},
+        "grant_type": {"enum": sorted(GRANT_TYPES)},
         "scope": _TEXT,
         "realm": _TEXT,
         "client_id": _TEXT,
         "client_secret": _TEXT,
         "client_assertion_type": {"const": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
         "client_assertion": _TEXT,
+        "assertion": _TEXT,
+        "subject_token": _TEXT,
+        "subject_token_type": _TEXT,
+        "requested_token_type": _TEXT,
         "username": _TEXT,
         "password": _TEXT,
         "resource": {"type": "array", "items": {"type": "string", "format": "uri"}},

@@ -6,6 +6,7 @@ Layout of the store, below its prefix:
     realms/<realm>/realm.json
     realms/<realm>/clients/<client_id>.json
     realms/<realm>/users/<username>.json
+    realms/<realm>/trust/<name>.json
 
 An object that does not parse, or that names something else than its key does, is refused whole. What a
 refusal means for the version that was in force before is decided in `registry`.
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import parse_json_object
 from tokenry.oauth.errors import OAuthError
-from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS, PASSWORD, realm_name
+from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS, JWT_BEARER, PASSWORD, TOKEN_EXCHANGE, realm_name
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry_issuer.fields import Fields
 from tokenry_issuer.registered_keys import read_keys
 from tokenry_issuer.secret_hashes import StoredHash, parse_hash
 from tokenry_issuer.tls_clients import read_tls_identity
+from tokenry_issuer.trust_rules import TrustRule, read_trust_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from tokenry.jose.jwks import KeySet
     from tokenry_issuer.tls_clients import TlsIdentity
 
-GRANT_TYPES = frozenset({CLIENT_CREDENTIALS, PASSWORD})
+GRANT_TYPES = frozenset({CLIENT_CREDENTIALS, JWT_BEARER, PASSWORD, TOKEN_EXCHANGE})
 DEFAULT_LIFETIME = 3600  # seconds: long enough to ride out an hour's outage of the issuer's neighbours
 MIN_LIFETIME = 10  # seconds: below this a token is dead before a retry of its first use
 MAX_NAME_BYTES = 240  # of a client id or user name: with ".json" still a file name on every file system
@@ -195,6 +197,7 @@ class ObjectKind(StrEnum):
     REALM = "realm"
     CLIENT = "client"
     USER = "user"
+    TRUST = "trust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ class ObjectKey:
     Attributes:
         kind: What the object describes.
         realm: Realm with its leading slash.
-        name: Client id or user name; empty for the realm itself.
+        name: Client id, user name or name of a trust rule; empty for the realm itself.
     """
 
     kind: ObjectKind
@@ -213,7 +216,7 @@ class ObjectKey:
     name: str
 
 
-_FOLDERS = {"clients": ObjectKind.CLIENT, "users": ObjectKind.USER}
+_FOLDERS = {"clients": ObjectKind.CLIENT, "users": ObjectKind.USER, "trust": ObjectKind.TRUST}
 
 
 def read_key(key: str) -> ObjectKey:
@@ -251,7 +254,9 @@ def check_name(name: str) -> None:
         )
 
 
-def read_object(key: ObjectKey, body: bytes, *, environment: str, max_token_lifetime: int) -> Realm | Client | User:
+def read_object(
+    key: ObjectKey, body: bytes, *, environment: str, max_token_lifetime: int
+) -> Realm | Client | User | TrustRule:
     """
     Return what *body* describes.
 
@@ -280,7 +285,7 @@ def read_object(key: ObjectKey, body: bytes, *, environment: str, max_token_life
         raise RefusedObject(Refusal.WRONG_ENVIRONMENT, "the object belongs to another environment")
     if _name_of(value) != (key.realm if key.kind is ObjectKind.REALM else key.name):
         raise RefusedObject(Refusal.WRONG_NAME, "the object names another than its key does")
-    lifetime = None if isinstance(value, User) else value.token_lifetime
+    lifetime = value.token_lifetime if isinstance(value, Realm | Client) else None
     if lifetime is not None and lifetime > max_token_lifetime:
         raise RefusedObject(
             Refusal.LIFETIME_TOO_LONG,
@@ -296,8 +301,8 @@ def _realm_of(name: str) -> str:
         raise RefusedObject(Refusal.WRONG_NAME, "a realm's folder has no proper name") from None
 
 
-def _name_of(value: Realm | Client | User) -> str:
-    if isinstance(value, Realm):
+def _name_of(value: Realm | Client | User | TrustRule) -> str:
+    if isinstance(value, Realm | TrustRule):
         return value.name
     return value.client_id if isinstance(value, Client) else value.username
 
@@ -356,10 +361,11 @@ def _read_user(fields: Fields) -> User:
     )
 
 
-_READERS: dict[ObjectKind, Callable[[Fields], Realm | Client | User]] = {
+_READERS: dict[ObjectKind, Callable[[Fields], Realm | Client | User | TrustRule]] = {
     ObjectKind.REALM: _read_realm,
     ObjectKind.CLIENT: _read_client,
     ObjectKind.USER: _read_user,
+    ObjectKind.TRUST: read_trust_rule,
 }
 MAX_SECRETS = 8  # of one client: a rotation needs two, and every further one is work for each wrong guess
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tokenry_issuer.passwords import Decoy
 from tokenry_issuer.realms import Client, ObjectKey, ObjectKind, Realm, Refusal, RefusedObject, User
+from tokenry_issuer.trust_rules import TrustRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 ALWAYS_ALLOWED_REMOVALS = 10  # objects: a day's ordinary clearing out, whatever the size of the registry
 SMALL_REALM = 3  # names: a realm of at most so many may be removed whole
 
-Value = Realm | Client | User
+Value = Realm | Client | User | TrustRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class RealmCredentials:
         realm: The realm.
         clients: Its clients by id.
         users: Its users by name.
+        trust: Its trust rules by the foreign issuer, in the order of their names.
         client_decoy: The work of a failed client authentication.
         user_decoy: The work of a failed user authentication.
     """
@@ -41,6 +43,7 @@ class RealmCredentials:
     realm: Realm
     clients: Mapping[str, Client] = field(default_factory=dict)
     users: Mapping[str, User] = field(default_factory=dict)
+    trust: Mapping[str, tuple[TrustRule, ...]] = field(default_factory=dict)
     client_decoy: Decoy = field(default_factory=Decoy)
     user_decoy: Decoy = field(default_factory=Decoy)
 
@@ -58,8 +61,11 @@ class Registry:
 
     @property
     def size(self) -> int:
-        """How many realms, clients and users there are."""
-        return sum(1 + len(each.clients) + len(each.users) for each in self.realms.values())
+        """How many realms, clients, users and trust rules there are."""
+        return sum(
+            1 + len(each.clients) + len(each.users) + sum(map(len, each.trust.values()))
+            for each in self.realms.values()
+        )
 
 
 def assemble(values: Mapping[ObjectKey, Value]) -> tuple[Registry, tuple[ObjectKey, ...]]:
@@ -70,28 +76,42 @@ def assemble(values: Mapping[ObjectKey, Value]) -> tuple[Registry, tuple[ObjectK
     """
     clients: dict[str, dict[str, Client]] = {}
     users: dict[str, dict[str, User]] = {}
+    trust: dict[str, list[TrustRule]] = {}
     taken: list[ObjectKey] = []
     for key, value in values.items():
         if isinstance(value, Client):
             clients.setdefault(key.realm, {})[key.name] = value
+        elif isinstance(value, TrustRule):
+            trust.setdefault(key.realm, []).append(value)
         elif isinstance(value, User):
             if ObjectKey(ObjectKind.CLIENT, key.realm, key.name) in values:
                 taken.append(key)
             else:
                 users.setdefault(key.realm, {})[key.name] = value
     realms = {
-        value.name: _credentials(value, clients=clients.get(value.name, {}), users=users.get(value.name, {}))
+        value.name: _credentials(
+            value,
+            clients=clients.get(value.name, {}),
+            users=users.get(value.name, {}),
+            trust=trust.get(value.name, []),
+        )
         for value in values.values()
         if isinstance(value, Realm)
     }
     return Registry(realms), tuple(taken)
 
 
-def _credentials(realm: Realm, *, clients: Mapping[str, Client], users: Mapping[str, User]) -> RealmCredentials:
+def _credentials(
+    realm: Realm, *, clients: Mapping[str, Client], users: Mapping[str, User], trust: Iterable[TrustRule]
+) -> RealmCredentials:
+    by_issuer: dict[str, tuple[TrustRule, ...]] = {}
+    for rule in sorted(trust, key=lambda rule: rule.name):
+        by_issuer[rule.issuer] = (*by_issuer.get(rule.issuer, ()), rule)
     return RealmCredentials(
         realm=realm,
         clients=clients,
         users=users,
+        trust=by_issuer,
         client_decoy=Decoy.for_all([secret.hash for secret in client.secrets] for client in clients.values()),
         user_decoy=Decoy.for_all([secret.hash for secret in user.passwords] for user in users.values()),
     )

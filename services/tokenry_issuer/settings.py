@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field
 
 from tokenry.serving.addresses import is_loopback_host
-from tokenry.serving.settings import Duration, Env, HttpUrl, Names, ServiceSettings
+from tokenry.serving.settings import Duration, Env, HttpUrl, Names, Networks, ServiceSettings
 from tokenry_issuer.key_schedule import announce_time
 
 LONGEST_REFRESH = 60.0  # seconds: within which a deleted client is gone
@@ -18,7 +18,7 @@ LONGEST_LIFETIME = 24 * 3600.0  # seconds: longer tokens are what refresh tokens
 class Settings(ServiceSettings):
     """Settings of the issuer."""
 
-    own_prefixes: ClassVar[tuple[str, ...]] = ("TOKENRY_CREDENTIALS_", "TOKENRY_JWKS_", "TOKENRY_S3_")
+    own_prefixes: ClassVar[tuple[str, ...]] = ("TOKENRY_CREDENTIALS_", "TOKENRY_JWKS_", "TOKENRY_S3_", "TOKENRY_TRUST_")
 
     issuer: Annotated[HttpUrl, Env("TOKENRY_ISSUER")] = Field(
         description="The issuer identifier: the https URL in every token and in the metadata, byte for byte."
@@ -93,6 +93,16 @@ class Settings(ServiceSettings):
     )
     failures_per_address: int = Field(
         100, ge=1, description="Failed attempts from one address, for whatever client, before 429."
+    )
+    trust_jwks_hosts: Names = Field(
+        (),
+        description="Hosts (with :port where it is not 443) from which the keys of trust rules may be fetched, such as "
+        "token.actions.githubusercontent.com. Default: none; rules carry their keys themselves.",
+    )
+    trust_jwks_networks: Networks = Field(
+        (),
+        description="Private networks in which those hosts may be. Default: none, public addresses only. Each one "
+        "named lets whoever writes trust rules make the issuer connect there.",
     )
     s3_endpoint_url: HttpUrl | None = Field(
         None, description="Another S3 server than that of AWS. Default: what boto3 finds."

@@ -21,7 +21,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -275,12 +275,21 @@ class HttpFetcher:
         allow_plain_http: Also speak unencrypted HTTP to hosts other than this one. Only where the network
             itself encrypts: whoever can change a key set mints tokens.
         tls: TLS settings in place of the system's defaults, for example with a private authority.
+        permits: Tells whether an address that a name resolved to may be connected to; default: any. For URLs that
+            somebody else chose: `tokenry.http.outward.PublicAddresses`.
     """
 
-    def __init__(self, *, allow_plain_http: bool = False, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allow_plain_http: bool = False,
+        tls: ssl.SSLContext | None = None,
+        permits: Callable[[str], bool] | None = None,
+    ) -> None:
         """Remember the settings; nothing is opened yet."""
         self._allow_plain_http = allow_plain_http
         self._tls = tls
+        self._permits = permits
         self._resolver = Resolver()
         self._forget()
         renew_after_fork(self)
@@ -413,6 +422,11 @@ class HttpFetcher:
             addresses = self._resolver.resolve(host, port, timeout=budget.left())
         except socket.gaierror:
             raise FetchFailed(Failure.RESOLVE, "the host name cannot be resolved") from None
+        permits = self._permits
+        if permits is not None:
+            addresses = tuple(each for each in addresses if permits(each[1][0]))
+            if not addresses:
+                raise FetchFailed(Failure.BAD_URL, "the host's addresses are not ones that may be fetched from")
         for family, address in addresses:
             wire = socket.socket(family, socket.SOCK_STREAM)
             try:

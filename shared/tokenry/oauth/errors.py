@@ -89,9 +89,11 @@ def invalid_client(*, realm: str | None = None) -> OAuthError:
     return OAuthError("invalid_client", "client authentication failed", status=401, headers=challenge)
 
 
-def invalid_grant() -> OAuthError:
-    """Return the refusal of a user's credentials, the same for unknown and wrong."""
-    return OAuthError("invalid_grant", "user name or password is wrong, or may not be used by this client")
+def invalid_grant(
+    description: str = "user name or password is wrong, or may not be used by this client",
+) -> OAuthError:
+    """Return the refusal of a user's credentials, or of an assertion: the same for unknown and wrong."""
+    return OAuthError("invalid_grant", description)
 
 
 def unauthorized_client(description: str = "this client may not use this grant type") -> OAuthError:

@@ -179,7 +179,7 @@ class Running:
 
     async def refresh(self) -> None:
         await self.issuer.keyring.refresh()
-        await self.issuer.credentials.refresh()
+        await self.issuer.refresh_credentials()
 
     async def call(
         self,
@@ -312,6 +312,7 @@ async def running(
     with_list: bool = False,
     load: bool = True,
     only_realm: str | None = None,
+    fetchers: Any = None,
     **changes: Any,
 ):
     """Start an issuer over the usual credentials."""
@@ -338,6 +339,7 @@ async def running(
         chance=Chance(uniform=random.Random(7)),  # noqa: S311 -- jitter
         sleep=sleep,
         refresh_in_background=False,
+        fetchers=fetchers,
     )
     async with serve(app, ["127.0.0.1:0"], finish_seconds=1.0) as served, ClientSession() as http:
         around = Running(clock, store, envelope, app[ISSUER], http, served.url, revocations, app, slept)
