@@ -78,6 +78,7 @@ class Introspector:
             tokens for anybody.
         client_id: Whom the service asks as, with *client_secret*.
         client_secret: The secret.
+        realm: Realm of that client, where the issuer has several.
         source: In place of the two: where tokens with the scope `token.introspect` come from.
         introspection_url: The endpoint, where the issuer's metadata do not name it.
         remember: Seconds for which a good answer counts (0: none is remembered). A token revoked meanwhile
@@ -97,6 +98,7 @@ class Introspector:
         audience: str | Iterable[str] | AnyAudience,
         client_id: str | None = None,
         client_secret: str | Secret | None = None,
+        realm: str | None = None,
         source: TokenSource | None = None,
         introspection_url: str | None = None,
         remember: float = 0.0,
@@ -108,6 +110,7 @@ class Introspector:
         self._issuer = issuer
         self._audience = _audience(audience)
         self._secrets = _secrets(client_id, client_secret, source)
+        self._realm = realm
         self._source = source
         self._url = introspection_url
         self._remember = remember
@@ -225,6 +228,9 @@ class Introspector:
         return info
 
     def _answer(self, token: str) -> dict[str, Any]:
+        form = {"token": token, "token_type_hint": "access_token"}
+        if self._realm is not None:
+            form["realm"] = self._realm
         request = Request(
             url=self._endpoint(),
             method="POST",
@@ -233,7 +239,7 @@ class Introspector:
                 "Content-Type": "application/x-www-form-urlencoded",
                 "Accept": "application/json",
             },
-            body=urlencode({"token": token, "token_type_hint": "access_token"}).encode(),
+            body=urlencode(form).encode(),
             deadline_seconds=DEADLINE_SECONDS,
             max_bytes=MAX_ANSWER_BYTES,
         )
