@@ -114,6 +114,8 @@ class Connection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._quick = quick
         self._answered = False
+        self._ordinary_answers = 0
+        self._stays_open = True
         if quick is not None:
             self._parser: Any = _AnsweringParser(self._parser, self._answer_at_once)
 
@@ -142,11 +144,13 @@ class Connection(web.RequestHandler):
         """
         Answer what can be answered at once, and return the rest of *messages*, in their order.
 
-        Only on a connection on which nothing is under way, so that no answer overtakes another; and only while its
-        caller reads (`_paused` is set when too much of our answers is waiting to be sent).
+        Only on a connection on which nothing is under way (all that aiohttp was handed has been answered), so that no
+        answer overtakes another; and only while its caller reads (`_paused` is set when too much of our answers is
+        waiting to be sent).
         """
-        waiter, quick, transport = self._waiter, self._quick, self.transport
-        if waiter is None or waiter.done() or self._messages or quick is None or transport is None:
+        quick, transport = self._quick, self.transport
+        under_way = self._request_count != self._ordinary_answers or not self._stays_open
+        if under_way or quick is None or transport is None:
             return messages
         for number, (message, payload) in enumerate(messages):
             answer = None
@@ -186,6 +190,18 @@ class Connection(web.RequestHandler):
         else:
             _log.error("request failed outside the application", kind=kind)
         return refusal(status)
+
+    async def _handle_request(
+        self,
+        request: BaseRequest,
+        start_time: float | None,
+        request_handler: Any,  # noqa: ANN401 -- aiohttp's own type
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer the ordinary way, and count it; a request that ends in an exception stays under way for ever."""
+        response, reset = await super()._handle_request(request, start_time, request_handler)
+        self._ordinary_answers += 1
+        self._stays_open = bool(response.keep_alive)
+        return response, reset
 
     async def finish_response(
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None

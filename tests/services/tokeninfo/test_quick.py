@@ -191,3 +191,19 @@ async def one_answer(reader):
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)
         return head.split()[1]
+
+
+async def test_requests_at_once_behind_ordinary_ones_keep_their_order(service):
+    """All in one piece, so that the next request is there before the answer to the last one has been written."""
+    host, port = service.address.rsplit(":", 1)
+    good, bad = token(), token()[:-4] + "AAAA"
+    reader, writer = await asyncio.open_connection(host, int(port))
+    kinds = {"q": ("GET", good, b"200"), "o": ("GET", bad, b"401"), "p": ("PUT", good, b"405")}
+    for wanted in ("oq", "qoqqoq", "pqoqp", "oooqqq"):
+        for each in wanted:
+            method, access_token, _ = kinds[each]
+            head = f"{method} /oauth2/tokeninfo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {access_token}\r\n\r\n"
+            writer.write(head.encode())
+            await asyncio.sleep(0)  # another piece, another event of the loop
+        assert [await one_answer(reader) for _ in wanted] == [kinds[each][2] for each in wanted]
+    writer.close()
