@@ -94,6 +94,7 @@ def services(folder: DevFolder, addresses: Addresses, identities: Identities) ->
             "TOKENRY_STORE_URL": f"sqlite:///{folder.revocations}",
             "TOKENRY_REVOCATION_HASHING_SALT": identities.salt,
             "TOKENRY_RULES_URL": folder.credentials.as_uri() + "/",
+            "TOKENRY_OPEN_REPORTS": "true",
             "TOKENRY_LIST_PUBLISH_URL": folder.published.as_uri() + "/",
             "TOKENRY_LIST_ENVELOPE_KEY_FILE": str(folder.envelope_key),
         },

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
-from tokenry.errors import TokenryError
+from tokenry.errors import ProtocolError, TokenryError
 from tokenry.http.fetch import Failure, FetchFailed, HttpFetcher, Request, Response
+from tokenry.revocation.wire import parse_list
 from tokenry.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from tokenry.http.fetch import Fetcher
+    from tokenry.revocation.wire import ListDocument
     from tokenry_cli.context import Context
 
 _DEADLINE_SECONDS = 10.0  # a person waits; a service that takes longer is down for them
@@ -59,7 +62,7 @@ class Platform:
         if audience:
             form["audience"] = audience
         response = self._post(f"{self.context.issuer}/oauth2/token", form=form, headers=self._basic())
-        return _json("the token", response, expected=200)
+        return _json("the token", response, expected={200})
 
     def bearer(self, *, scope: Iterable[str] = ()) -> dict[str, str]:
         """Return the header field that authenticates the context's client, with a fresh token."""
@@ -77,7 +80,7 @@ class Platform:
         return _json(
             "introspection",
             self._post(url, form={"token": token.reveal()}, headers=self._basic()),
-            expected=200,
+            expected={200},
         )
 
     def revoke(self, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -90,21 +93,65 @@ class Platform:
         """
         url = f"{self.context.revocation_url()}/revocations{'?dry_run=true' if dry_run else ''}"
         response = self._send("POST", url, json.dumps(body).encode(), "application/json", self.bearer())
-        return _json("the revocation", response, expected=200 if dry_run else 201, also=200)
+        return _json("the revocation", response, expected={200} if dry_run else {200, 201, 202})
 
-    def validators(self, *, bearer: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def about(self, name: str) -> dict[str, Any]:
+        """
+        Return what the service knows of the revocation *name*.
+
+        Raises:
+            Refused: There is none, or the caller may not see it.
+            FetchFailed: The service did not answer.
+        """
+        url = f"{self.context.revocation_url()}/revocations/{quote(name, safe='')}"
+        return _json("the revocation", self.get(url, headers=self.bearer()), expected={200})
+
+    def change(self, name: str, action: str, *, reason: str | None = None, ticket: str | None = None) -> dict[str, Any]:
+        """
+        Do *action* (`undo` or `approve`) to the revocation *name*.
+
+        Raises:
+            Refused: The service refused it.
+            FetchFailed: It did not answer: doing the same again is safe.
+        """
+        said = {key: value for key, value in (("reason", reason), ("ticket", ticket)) if value}
+        url = f"{self.context.revocation_url()}/revocations/{quote(name, safe='')}/{action}"
+        body = json.dumps(said).encode()
+        return _json(
+            f"to {action}", self._send("POST", url, body, "application/json", self.bearer()), expected={200, 201}
+        )
+
+    def entries(self) -> ListDocument:
+        """
+        Return everything that is in force.
+
+        Raises:
+            Refused: The caller may not read the list.
+            FetchFailed: The service did not answer, or with something else.
+        """
+        response = self.get(f"{self.context.revocation_url()}/revocations/snapshot", headers=self.bearer())
+        if response.status != HTTPStatus.OK:
+            raise Refused("the list", response)
+        try:
+            return parse_list(response.body)
+        except ProtocolError as error:
+            raise FetchFailed(Failure.MALFORMED, f"the list cannot be read: {error}") from None
+
+    def validators(self, *, bearer: Mapping[str, str] | None = None, revocation: str | None = None) -> dict[str, Any]:
         """
         Return what the revocation service knows of its validators.
 
         Args:
             bearer: What authenticates, to be used again; default: with a fresh token.
+            revocation: An id: tell since when each of them enforces it.
 
         Raises:
             Refused: The caller may not see them.
             FetchFailed: The service did not answer.
         """
-        url = f"{self.context.revocation_url()}/validators"
-        return _json("the list of validators", self.get(url, headers=bearer or self.bearer()), expected=200)
+        query = "" if revocation is None else f"?revocation={quote(revocation, safe='')}"
+        url = f"{self.context.revocation_url()}/validators{query}"
+        return _json("the list of validators", self.get(url, headers=bearer or self.bearer()), expected={200})
 
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Response:
         """Return the answer to a GET of *url*."""
@@ -136,8 +183,8 @@ class Platform:
         )
 
 
-def _json(what: str, response: Response, *, expected: int, also: int | None = None) -> dict[str, Any]:
-    if response.status not in {expected, also}:
+def _json(what: str, response: Response, *, expected: Collection[int]) -> dict[str, Any]:
+    if response.status not in expected:
         raise Refused(what, response)
     try:
         document = json.loads(response.body)

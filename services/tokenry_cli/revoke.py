@@ -1,25 +1,47 @@
-"""`tokenry revoke`: take tokens out of force, one by one or by a claim."""
+"""`tokenry revoke`: take tokens out of force, wait until that is so, look, and take a mistake back."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
+from typer.core import TyperCommand
 
 from tokenry.errors import TokenryError
 from tokenry_cli.context import load_context
-from tokenry_cli.output import ExitCode, Format, fail, moment, people, show
+from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, show
 from tokenry_cli.platform import Platform, Refused
 from tokenry_cli.token import ContextFile, Output, TokenArgument, read_argument
+from tokenry_cli.waiting import summary, wait
 
-app = typer.Typer(no_args_is_help=True, help="Revoke tokens by id or by claim.")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tokenry.revocation.wire import ListDocument
+
+app = typer.Typer(no_args_is_help=True, help="Revoke tokens: one, by claims, by key, or all; look, undo, approve.")
+
+WAIT_SECONDS = 60.0  # twice what is promised to a validator that polls
 
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log (at most 500 characters).")]
 Ticket = Annotated[str | None, typer.Option(help="Ticket of the incident; kept in the audit log.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be hit.")]
 Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        min=1,
+        metavar="[=SECONDS]",
+        help=f"Wait until every validator enforces it, at most {WAIT_SECONDS:g} s; exit status 6 if one does not.",
+    ),
+]
+Id = Annotated[str, typer.Argument(help="Id of the revocation.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 _CODES = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,
@@ -28,7 +50,15 @@ _CODES = {
 }
 
 
-@app.command("token")
+class _Waiting(TyperCommand):
+    """A command whose --wait may stand alone or have a value, as in --wait=30."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 -- typer keeps its type to itself
+        """Parse *args* as if a lone --wait had its default."""
+        return super().parse_args(ctx, [f"--wait={WAIT_SECONDS:g}" if each == "--wait" else each for each in args])
+
+
+@app.command("token", cls=_Waiting)
 def token(
     token: TokenArgument = "-",  # noqa: S107 -- standard input, no password
     jti: Annotated[str | None, typer.Option(help="Revoke by the id of a token instead.")] = None,
@@ -38,6 +68,7 @@ def token(
     reason: Reason = None,
     ticket: Ticket = None,
     dry_run: DryRun = False,
+    wait: Wait = None,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -47,10 +78,13 @@ def token(
         member: dict[str, Any] = {"token": read_argument(token)}
     else:
         member = {"jti": jti} if expires_at is None else {"jti": jti, "expires_at": expires_at}
-    _post("TOKEN", member, reason, ticket, dry_run=dry_run, identity=identity, context=context, output=output)
+    _post(
+        "TOKEN", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
+        context=context, output=output,
+    )  # fmt: skip
 
 
-@app.command("claim")
+@app.command("claim", cls=_Waiting)
 def claim(
     claims: Annotated[list[str], typer.Argument(help="name=value; with several, a token must carry them all.")],
     issued_before: Annotated[
@@ -60,6 +94,7 @@ def claim(
     reason: Reason = None,
     ticket: Ticket = None,
     dry_run: DryRun = False,
+    wait: Wait = None,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -68,7 +103,120 @@ def claim(
     member: dict[str, Any] = {"claims": _pairs(claims)}
     if issued_before is not None:
         member["issued_before"] = issued_before
-    _post("CLAIM", member, reason, ticket, dry_run=dry_run, identity=identity, context=context, output=output)
+    _post(
+        "CLAIM", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
+        context=context, output=output,
+    )  # fmt: skip
+
+
+@app.command("key", cls=_Waiting)
+def key(
+    kid: Annotated[str, typer.Argument(help="Id of the signing key.")],
+    reason: Reason = None,
+    ticket: Ticket = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = None,
+    identity: Identity = "admin",
+    context: ContextFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Revoke a signing key, and with it every token that it has signed; this is never taken back."""
+    if not (yes or dry_run):
+        _confirm("Revoking a key is final. Type the kid to confirm", kid)
+    _post(
+        "KEY", {"kid": kid}, reason, ticket, dry_run=dry_run, seconds=wait,
+        identity=identity, context=context, output=output,
+    )  # fmt: skip
+
+
+@app.command("all", cls=_Waiting)
+def all_(
+    issued_before: Annotated[
+        int | None, typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now.")
+    ] = None,
+    reason: Reason = None,
+    ticket: Ticket = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = None,
+    identity: Identity = "admin",
+    context: ContextFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Revoke every token of the platform."""
+    if not (yes or dry_run):
+        _confirm("Every token of the platform will be refused. Type all to confirm", "all")
+    member: dict[str, Any] = {"confirm": True}
+    if issued_before is not None:
+        member["issued_before"] = issued_before
+    _post(
+        "GLOBAL", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
+        context=context, output=output,
+    )  # fmt: skip
+
+
+@app.command("list")
+def list_(identity: Identity = "admin", context: ContextFile = None, output: Output = Format.TABLE) -> None:
+    """Show what is in force."""
+    rows = listed(_ask(context, identity, lambda platform: platform.entries()))
+    if output is Format.JSON:
+        show({"revocations": rows}, form=Format.JSON)
+        return
+    table = Table(title=f"{len(rows)} in force", title_justify="left", box=None, pad_edge=False)
+    for name in ("id", "kind", "claims", "issued before", "until"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            row["id"], "+".join(row["kinds"]), escape(" ".join(row["names"])), _moment(row["issued_before"], ""),
+            _moment(row["in_force_until"], "for ever"),
+        )  # fmt: skip
+    data.print(table)
+
+
+@app.command("show")
+def show_(name: Id, identity: Identity = "admin", context: ContextFile = None, output: Output = Format.TABLE) -> None:
+    """Show who revoked what, when and why, and how often it was refused since."""
+    _print(_ask(context, identity, lambda platform: platform.about(name)), output)
+
+
+@app.command("undo")
+def undo(
+    name: Id,
+    reason: Reason = None,
+    ticket: Ticket = None,
+    identity: Identity = "admin",
+    context: ContextFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take a mistake back; Plan B's validators keep it until they restart."""
+    _print(
+        _ask(context, identity, lambda platform: platform.change(name, "undo", reason=reason, ticket=ticket)), output
+    )
+
+
+@app.command("approve")
+def approve(name: Id, identity: Identity = "admin", context: ContextFile = None, output: Output = Format.TABLE) -> None:
+    """Put in force what another person asked for."""
+    _print(_ask(context, identity, lambda platform: platform.change(name, "approve")), output)
+
+
+def listed(document: ListDocument) -> list[dict[str, Any]]:
+    """Return what *document* says is in force, one row for each revocation; those that were undone are left out."""
+    undone = {entry.undoes for entry in document.entries if entry.undoes is not None}
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in document.entries:
+        if entry.undoes is not None or entry.id in undone:
+            continue
+        row = rows.setdefault(
+            entry.id,
+            {
+                "id": entry.id, "kinds": [], "names": list(entry.names), "issued_before": entry.issued_before,
+                "in_force_until": entry.in_force_until,
+            },
+        )  # fmt: skip
+        row["kinds"].append(entry.kind.value)
+    return sorted(rows.values(), key=lambda row: (row["in_force_until"] is not None, row["in_force_until"] or 0))
 
 
 def _pairs(claims: list[str]) -> dict[str, str]:
@@ -83,6 +231,20 @@ def _pairs(claims: list[str]) -> dict[str, str]:
     return pairs
 
 
+def _confirm(question: str, word: str) -> None:
+    if typer.prompt(question, err=True, default="", show_default=False) != word:
+        fail("not confirmed; nothing was revoked", code=ExitCode.USAGE)
+
+
+def _ask(context: Path | None, identity: str, ask: Callable[[Platform], Any]) -> Any:  # noqa: ANN401 -- as *ask*
+    try:
+        return ask(Platform(load_context(os.environ, file=context, identity=identity)))
+    except Refused as error:
+        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
+    except TokenryError as error:
+        fail(f"{error}; running the same again is safe")
+
+
 def _post(
     kind: str,
     member: dict[str, Any],
@@ -90,25 +252,64 @@ def _post(
     ticket: str | None,
     *,
     dry_run: bool,
+    seconds: float | None,
     identity: str,
     context: Path | None,
     output: Format,
 ) -> None:
     told = {name: value for name, value in (("reason", reason), ("ticket", ticket)) if value}
+    posted_at = time.time()
     try:
         platform = Platform(load_context(os.environ, file=context, identity=identity))
+        # Before the post: a caller may well be hit by what it revokes.
+        watcher = None if seconds is None or dry_run else platform.bearer()
+        posted_at = time.time()
         answer = platform.revoke({"type": kind, "data": member | told}, dry_run=dry_run)
     except Refused as error:
         fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
     except TokenryError as error:
         fail(f"{error}; nothing is known to be revoked, and running the same again is safe")
+    _print(answer, output)
+    if dry_run:
+        return
+    if answer.get("status") == "pending":
+        people.print(f"[yellow]waiting for a second person[/yellow]: tokenry revoke approve {answer['id']}")
+        return
+    people.print("[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by")
+    if watcher is not None and seconds is not None:
+        _wait(platform, watcher, answer, posted_at=posted_at, seconds=seconds)
+
+
+def _wait(
+    platform: Platform, bearer: dict[str, str], answer: dict[str, Any], *, posted_at: float, seconds: float
+) -> None:
+    held = [bearer]
+
+    def look() -> dict[str, Any]:
+        try:
+            return platform.validators(bearer=held[0], revocation=answer["id"])
+        except Refused:
+            held[0] = platform.bearer()  # the one at hand may be among those that were revoked
+            raise
+
+    result = wait(look, revoked_at=answer["revoked_at"], posted_at=posted_at, seconds=seconds)
+    people.print(escape(summary(result)))
+    if not result.is_complete:
+        raise typer.Exit(ExitCode.WAITED_IN_VAIN)
+
+
+def _print(answer: dict[str, Any], output: Format) -> None:
     show(answer if output is Format.JSON else _readable(answer), form=output)
-    if not dry_run:
-        people.print("[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by")
+
+
+def _moment(seconds: float | None, otherwise: str) -> str:
+    return otherwise if seconds is None else moment(seconds)
 
 
 def _readable(answer: dict[str, Any]) -> dict[str, Any]:
-    timed = {"revoked_at", "in_force_until", "propagated_by", "plan_b_by", "issued_before"}
+    timed = {
+        "asked_at", "expires_at", "in_force_until", "issued_before", "plan_b_by", "propagated_by", "revoked_at",
+    }  # fmt: skip
     return {
         name: moment(value) if name in timed and isinstance(value, int | float) else value
         for name, value in answer.items()

@@ -66,15 +66,17 @@ def _store(settings: Settings) -> ObjectStore:
 def _revocation_source(settings: Settings, instruments: Instruments) -> RevocationSource | None:
     if settings.revocation_url is None:
         return None
-    from tokenry.sources.revocations import RevocationSource
+    from tokenry.http.fetch import HttpFetcher
+    from tokenry.sources.revocations import RevocationSource, default_name
 
     return RevocationSource(
         settings.revocation_url,
-        name=f"issuer-{settings.instance}" if settings.instance else None,
+        name=f"issuer-{settings.instance}" if settings.instance else default_name("issuer"),
         version=package_version(),
         state_folder=settings.state_folder,
         # A kept list of any age is obeyed: it only refuses, and a revoked key stays revoked.
         refuse_age_seconds=math.inf,
+        report_fetcher=HttpFetcher(),
         on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
     )
 

@@ -25,9 +25,13 @@ INSTANCE_HEADER: Final = "Tokenry-Instance"
 VIEWS: Final = "validators"  # the group of the store that the replicas' views are in
 MAX_INSTANCES: Final = 2000  # of one replica's view: 200 kB as JSON, below what the store remembers
 MAX_REFUSALS: Final = 1000  # fingerprints in one report, and in one replica's counts
+MAX_REPORTED: Final = 500  # revocations that one report says are enforced
+MAX_ENFORCED: Final = 200  # revocations of which one replica remembers who enforces them
+MAX_SHARED_ENFORCED: Final = 10_000  # pairs of revocation and validator in a shared view: 400 kB
 KEEP_SECONDS: Final = 600.0  # a validator that was silent for so long is gone
 
 _INSTANCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._:@-]{0,99})/([A-Za-z0-9][A-Za-z0-9._+-]{0,31})")
+_RECORD = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 _FINGERPRINT = re.compile(r"[A-Za-z0-9_-]{22}")
 _MAX_COUNT: Final = 2**53
 _ROW_LENGTH: Final = 6  # members of a validator in a shared view
@@ -63,12 +67,14 @@ class Report:
         as_of: Unix seconds up to which it has applied every revocation; None when not said.
         list_age: Seconds that its list is old; None when not said.
         refusals: How many tokens it has refused since its last report, by fingerprint.
+        enforced: Unix seconds since when it enforces a revocation, by id.
     """
 
     instance: Instance
     as_of: float | None
     list_age: float | None
     refusals: dict[str, int] = field(default_factory=dict)
+    enforced: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -94,6 +100,7 @@ class Instances:
         self.replica = replica
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._refusals: Counter[str] = Counter()
+        self._enforced: OrderedDict[str, dict[str, float]] = OrderedDict()
 
     def polled(self, instance: Instance | None, *, now: float, as_of: float | None) -> None:
         """Note that *instance* polled at *now*, having applied everything up to *as_of* (Unix seconds)."""
@@ -111,8 +118,28 @@ class Instances:
         seen.list_age = report.list_age
         if report.as_of is not None:
             seen.as_of = max(report.as_of, seen.as_of or 0.0)
+        for name, moment in report.enforced.items():
+            self._note_enforced(name, report.instance.name, moment)
         if verified:
             self._count(report.refusals)
+
+    def _note_enforced(self, name: str, validator: str, moment: float) -> None:
+        validators = self._enforced.setdefault(name, {})
+        if len(validators) < MAX_INSTANCES:
+            validators.setdefault(validator, moment)
+        if len(self._enforced) > MAX_ENFORCED:
+            self._enforced.popitem(last=False)
+
+    def _shared_enforced(self) -> dict[str, dict[str, float]]:
+        """Return who enforces the latest revocations, as much as a view has room for."""
+        shared: dict[str, dict[str, float]] = {}
+        room = MAX_SHARED_ENFORCED
+        for name, validators in reversed(self._enforced.items()):
+            room -= len(validators)
+            if room < 0:
+                break
+            shared[name] = validators
+        return shared
 
     def _of(self, instance: Instance, now: float) -> _Seen:
         seen = self._seen.setdefault(instance.name, _Seen(instance.version, now))
@@ -134,7 +161,11 @@ class Instances:
             for name, seen in self._seen.items()
             if now - max(seen.last_poll, seen.reported_at or 0.0) < KEEP_SECONDS
         }
-        return dump_json({"instances": alive, "refusals": dict(self._refusals)})
+        return dump_json({
+            "instances": alive,
+            "refusals": dict(self._refusals),
+            "enforced": self._shared_enforced(),
+        })  # fmt: skip
 
 
 def merge(views: Iterable[bytes], *, now: float) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -154,6 +185,22 @@ def merge(views: Iterable[bytes], *, now: float) -> tuple[list[dict[str, Any]], 
         for name, row in instances.items():
             latest[name] = _later(latest[name], row) if name in latest else row
     return [_shown(name, row, now) for name, row in sorted(latest.items())], dict(refusals)
+
+
+def enforcing(views: Iterable[bytes], name: str) -> dict[str, float]:
+    """Return since when (Unix seconds) which validators enforce the revocation *name*, as they have reported."""
+    found: dict[str, float] = {}
+    for view in views:
+        try:
+            members = parse_json_object(view)
+        except ProtocolError:
+            continue
+        enforced = members.get("enforced")
+        validators = enforced.get(name) if isinstance(enforced, dict) else None
+        for validator, moment in validators.items() if isinstance(validators, dict) else ():
+            if isinstance(moment, int | float):
+                found[validator] = min(moment, found.get(validator, moment))
+    return found
 
 
 def _read_view(view: bytes) -> tuple[dict[str, list[Any]], dict[str, int]]:
@@ -216,6 +263,7 @@ def parse_report(body: bytes) -> Report:
         as_of=_seconds(members.get("as_of"), "as_of"),
         list_age=_seconds(members.get("list_age"), "list_age"),
         refusals=_refusals(members.get("refusals")),
+        enforced=_enforced(members.get("enforced")),
     )
 
 
@@ -225,6 +273,14 @@ def _seconds(value: object, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
         raise InvalidRequest(f"{name} is a number of seconds")
     return float(value)
+
+
+def _enforced(value: object) -> dict[str, float]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > MAX_REPORTED or not all(map(_RECORD.fullmatch, value)):
+        raise InvalidRequest(f"enforced is an object of at most {MAX_REPORTED} ids of revocations and seconds")
+    return {name: _seconds(moment, "enforced") or 0.0 for name, moment in value.items()}
 
 
 def _refusals(value: object) -> dict[str, int]:

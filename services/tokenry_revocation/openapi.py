@@ -188,7 +188,11 @@ OPENAPI: Final[dict[str, Any]] = {
             )
         },
         "/validators": {
-            "get": _guarded("Which validators there are, and what they have applied", {"200": {"description": "All."}})
+            "get": _guarded(
+                "Which validators there are, and what they have applied",
+                {"200": {"description": "All."}},
+                parameters=[_query("revocation", "An id: tell since when each of them enforces it (enforced_at).")],
+            )
         },
         "/validators/reports": {
             "post": _open(

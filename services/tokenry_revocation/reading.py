@@ -20,7 +20,7 @@ from tokenry.serving.application import authorization_values, deadline, read_bod
 from tokenry.serving.problem import Problem
 from tokenry_revocation.authorization import NotAllowed, authorize_reading
 from tokenry_revocation.callers import authenticate
-from tokenry_revocation.instances import INSTANCE_HEADER, VIEWS, Instance, merge, parse_report
+from tokenry_revocation.instances import INSTANCE_HEADER, VIEWS, Instance, enforcing, merge, parse_report
 from tokenry_revocation.ports import StoreUnavailable
 from tokenry_revocation.publication import Cursor, CursorGone, document, entries_digest
 from tokenry_revocation.requests import InvalidRequest, parse_seconds
@@ -244,6 +244,10 @@ class Readers:
         instances, now = self._service.instances, self._service.clock.now()
         views[instances.replica] = instances.view(now=now)
         validators, _ = merge(views.values(), now=now)
+        about = request.query.get("revocation")
+        if about is not None:
+            since = enforcing(views.values(), about)
+            validators = [{**each, "enforced_at": since.get(each["name"])} for each in validators]
         body = {"now": round(now, 3), "replicas": len(views), "validators": validators}
         return web.Response(body=dump_json(body), content_type=_JSON)
 

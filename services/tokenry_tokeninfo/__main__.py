@@ -17,7 +17,7 @@ from tokenry.serving.server import command
 from tokenry.sources.events import EventKind
 from tokenry.sources.extension import ExtensionSource
 from tokenry.sources.keys import KeySource, KeySources
-from tokenry.sources.revocations import RevocationSource
+from tokenry.sources.revocations import RevocationSource, default_name
 from tokenry.sources.signed_list import SignedListPlace
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
@@ -144,13 +144,14 @@ def _revocations(
 
     return RevocationSource(
         settings.revocation_base_url or discovered,
-        name=settings.instance or None,
+        name=settings.instance or default_name("tokeninfo"),
         version=package_version(),
         state_folder=settings.state_folder,
         state_key=settings.issuer_identifier,
         refuse_age_seconds=settings.list_refuse_age,
         signed_list=_signed_list(settings, own),
         extension=extension,
+        report_fetcher=_fetcher(settings),
         fetcher=_fetcher(settings),
         clock=clock,
         on_event=on_event,

@@ -114,6 +114,8 @@ class TokenValidator:
         extend_url: Where a signed word to go on by an old list may be found (`https:` or `file:`), in a long
             outage; needs *extend_key*.
         extend_key: The pinned public key of such words, a JWK in JSON.
+        reports: Tell the revocation service which revocations are enforced here since when, so that operators
+            can wait for it. Where it takes no reports nothing comes of it.
         name: This reader's name, as operators see it.
         version: This reader's version.
         bearer: A token source for reading the list, where the platform asks for a token.
@@ -149,6 +151,7 @@ class TokenValidator:
         signed_list_url: str | None = None,
         extend_url: str | None = None,
         extend_key: str | None = None,
+        reports: bool = True,
         name: str | None = None,
         version: str = "0",
         bearer: Bearer | None = None,
@@ -201,6 +204,7 @@ class TokenValidator:
                 fetcher=make_fetcher(),
             ),
             extension=extension,
+            report_fetcher=make_fetcher() if reports else None,
             fetcher=make_fetcher(),
             clock=clock,
             on_event=on_event,

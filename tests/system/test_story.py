@@ -177,3 +177,26 @@ def test_the_demo_tells_the_whole_story() -> None:
     seconds = re.search(r"refused \(401\) (\d+\.\d+) s after the answer", told.stdout)
     assert seconds is not None, told.stdout
     assert float(seconds[1]) < 31
+
+
+def test_the_command_line_waits_until_every_validator_enforces_a_revocation(platform: Platform, tmp_path: Path) -> None:
+    context = tmp_path / "context.json"
+    context.write_text(json.dumps(platform.ready))
+
+    def tokenry(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(TOKENRY), *words, "--context", str(context)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
+
+    result = tokenry("revoke", "claim", "sub=somebody", "--wait=40", "-o", "json")
+    assert result.returncode == 0, result.stderr
+    # the issuer and token info, which have reported the moment themselves
+    assert "2 of 2 validators enforce it" in result.stderr, result.stderr
+    slowest = float(result.stderr.rsplit("slowest ", 1)[1].split()[1])
+    assert slowest < 5, result.stderr  # they hold a request open; a poll would take up to half a minute
+    name = json.loads(result.stdout)["id"]
+    assert json.loads(tokenry("revoke", "show", name, "-o", "json").stdout)["in_force"] is True
+    assert name in tokenry("revoke", "list").stdout
+    assert tokenry("revoke", "undo", name, "--reason", "drill").returncode == 0
+    assert name not in tokenry("revoke", "list").stdout
+    assert tokenry("revoke", "approve", name).returncode == 5
+    assert len(json.loads(tokenry("validators", "list", "-o", "json").stdout)["validators"]) == 2

@@ -135,6 +135,7 @@ class RevocationConversation:
         """
         self.snapshot: Snapshot[RevocationList] | None = None
         self.on_unauthorized: Callable[[], None] | None = None
+        self.on_enforced: Callable[[list[str], Moment], None] | None = None
         self._root = root
         self._instance = instance
         self._reporter = reporter
@@ -305,6 +306,8 @@ class RevocationConversation:
             self.snapshot = replace(self.snapshot, value=merged)
             self._due = max(started.monotonic + GAP_SECONDS, at.monotonic + LAGGING_SECONDS)
         self._succeeded(merged, response.body if merged is not held else None, at)
+        if self.on_enforced is not None and self._asked_changes and document.entries:
+            self.on_enforced([entry.id for entry in document.entries], at)
         self._reporter.loaded(now=at.now, applied=applied)
 
     def _confirm(self, response: Response, started: Moment, at: Moment) -> None:

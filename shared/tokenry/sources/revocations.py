@@ -15,6 +15,7 @@ from tokenry.http.forking import renew_after_fork
 from tokenry.http.poller import Moment, Poller, Wait
 from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
 from tokenry.sources.events import OnEvent, Reporter, SourceCounters
+from tokenry.sources.reports import ReportConversation
 from tokenry.sources.revocation_conversation import RevocationConversation, longest_hold
 from tokenry.sources.signed_list import (
     STALE_SECONDS,
@@ -79,6 +80,7 @@ class RevocationSource:
         max_entries: A longer list is refused, with an alarm, and never cut.
         signed_list: Where the signed list is, the second source while the service is away.
         extension: Tells whether lists older than the refuse age are taken for now; started by this source.
+        report_fetcher: Sends the reports of what is enforced here, in a thread of its own; None: no reports.
         fetcher: Performs the requests, for this source alone.
         clock: Where the time comes from.
         on_event: Called in the source's thread with each `SourceEvent`.
@@ -101,6 +103,7 @@ class RevocationSource:
         max_entries: int = MAX_ENTRIES,
         signed_list: SignedListPlace | None = None,
         extension: ExtensionSource | None = None,
+        report_fetcher: Fetcher | None = None,
         fetcher: Fetcher | None = None,
         clock: Clock | None = None,
         on_event: OnEvent | None = None,
@@ -126,6 +129,7 @@ class RevocationSource:
         )
         self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
         self._extension = extension
+        self._reports = self._reporting(_root_of(url), _instance(name, version), report_fetcher)
         self._turns = _Turns(self._conversation)
         self._signed_reporter = Reporter("signed_list", on_event)
         self._second = None if signed_list is None else self._second_poller(signed_list)
@@ -145,14 +149,14 @@ class RevocationSource:
         if self._started_at is None:
             self._started_at = self._clock.monotonic()
         self._poller.start()
-        if self._second is not None:
-            self._second.start()
+        for poller in self._others():
+            poller.start()
 
     def stop(self) -> None:
         """End the background threads; the list that is held stays."""
         self._poller.stop()
-        if self._second is not None:
-            self._second.stop()
+        for poller in self._others():
+            poller.stop()
         if self._extension is not None:
             self._extension.stop()
         if self._state is not None:
@@ -166,8 +170,8 @@ class RevocationSource:
         """Return the last good list, or None before the first."""
         if self._poller.orphaned:
             self._poller.revive()
-            if self._second is not None:
-                self._second.revive()
+            for poller in self._others():
+                poller.revive()
         return self._conversation.snapshot
 
     def revocations(self) -> Snapshot[RevocationList] | None:
@@ -193,6 +197,28 @@ class RevocationSource:
     def running(self) -> bool:
         """Whether the background thread is there."""
         return self._poller.running
+
+    def _others(self) -> list[Poller]:
+        """Return the pollers beside the one that asks the service."""
+        return [poller for poller in (self._second, self._reports) if poller is not None]
+
+    def _reporting(self, root: Callable[[], str | None], instance: str, fetcher: Fetcher | None) -> Poller | None:
+        if fetcher is None:
+            return None
+        reports = ReportConversation(root=root, instance=instance, snapshot=lambda: self._conversation.snapshot)
+        poller = Poller(
+            reports,
+            fetcher=fetcher,
+            clock=self._clock,
+            prepare=self._authorize if self._bearer is not None else None,
+        )
+
+        def enforced(ids: list[str], at: Moment) -> None:
+            if reports.enforced(ids, at=at):
+                poller.wake()
+
+        self._conversation.on_enforced = enforced
+        return poller
 
     def _second_poller(self, place: SignedListPlace) -> Poller:
         conversation = SignedListConversation(
@@ -332,8 +358,13 @@ def _root_of(url: str | Callable[[], str | None]) -> Callable[[], str | None]:
     return found
 
 
+def default_name(role: str = "") -> str:
+    """Return a name for a reader on this host; with a *role*, to tell it from others there."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"{role}-{socket.gethostname()}" if role else socket.gethostname())[:100]
+
+
 def _instance(name: str | None, version: str) -> str:
-    chosen = name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "unnamed"
+    chosen = name or default_name() or "unnamed"
     if not _NAME.fullmatch(chosen) or not _NAME.fullmatch(version):
         raise ConfigurationError(["name and version of a reader are letters, digits, '.', '_' and '-'"])
     return f"{chosen}/{version}"

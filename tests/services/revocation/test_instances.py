@@ -7,7 +7,17 @@ import pytest
 from tests.services.revocation.conftest import NOW
 from tokenry.jose.encoding import b64url_encode
 from tokenry_revocation.app import SERVICE_PARTS, share_view
-from tokenry_revocation.instances import KEEP_SECONDS, MAX_INSTANCES, Instance, Instances, Report, merge
+from tokenry_revocation.instances import (
+    KEEP_SECONDS,
+    MAX_ENFORCED,
+    MAX_INSTANCES,
+    MAX_SHARED_ENFORCED,
+    Instance,
+    Instances,
+    Report,
+    enforcing,
+    merge,
+)
 
 
 async def listed(world, service):
@@ -146,3 +156,57 @@ def test_views_that_cannot_be_read_are_left_out():
     bad = [b"", b"[]", b"{}", b'{"instances":[],"refusals":{}}', b'{"instances":{"a":[1]},"refusals":{}}']
     validators, _ = merge([*bad, good.view(now=1000.0)], now=1000.0)
     assert [shown["name"] for shown in validators] == ["v"]
+
+
+async def test_a_validator_says_since_when_it_enforces_a_revocation(world):
+    async with world.replica(TOKENRY_OPEN_REPORTS="true") as replica:
+        name = (await replica.post("CLAIM", {"claims": {"sub": "x"}})).json["id"]
+        for validator, moment in (("orders-1", NOW + 0.5), ("orders-2", NOW + 2.5)):
+            report = {"name": validator, "version": "1", "as_of": NOW - 2, "enforced": {name: moment}}
+            assert (await replica.call("POST", "/validators/reports", body=report)).status == 204
+        again = {"name": "orders-1", "version": "1", "enforced": {name: NOW + 99}}
+        await replica.call("POST", "/validators/reports", body=again)
+        await replica.call("POST", "/validators/reports", body={"name": "silent", "version": "1"})
+        later = world.caller(iat=NOW + 3)
+        world.clock.advance(3)
+        await replica.feed.read()
+        answer = await replica.get(f"/validators?revocation={name}", token=later)
+        since = {each["name"]: each["enforced_at"] for each in answer.json["validators"]}
+        assert since == {"orders-1": NOW + 0.5, "orders-2": NOW + 2.5, "silent": None}
+        plain = (await replica.get("/validators", token=later)).json["validators"]
+        assert all("enforced_at" not in each for each in plain)
+
+
+async def test_other_replicas_know_who_enforces_a_revocation(world):
+    async with world.replica(TOKENRY_OPEN_REPORTS="true", TOKENRY_INSTANCE="one") as one:
+        await one.call("POST", "/validators/reports", body={"name": "v", "version": "1", "enforced": {"abc": NOW + 1}})
+        await share_view(one.app[SERVICE_PARTS])
+        async with world.replica(TOKENRY_INSTANCE="two") as two:
+            answer = await two.get("/validators?revocation=abc", token=world.caller())
+            assert [each["enforced_at"] for each in answer.json["validators"]] == [NOW + 1]
+
+
+@pytest.mark.parametrize(
+    "enforced", [[], "x", {"": 1}, {"a b": 1}, {"a": "1"}, {"a": True}, {"a": -1}, {f"r{n}": 1 for n in range(501)}]
+)
+async def test_a_report_with_another_idea_of_enforced_is_refused(world, enforced):
+    async with world.replica(TOKENRY_OPEN_REPORTS="true") as replica:
+        body = {"name": "v", "version": "1", "enforced": enforced}
+        assert (await replica.call("POST", "/validators/reports", body=body)).status == 400
+
+
+def test_what_is_remembered_of_enforcement_is_bounded():
+    instances = Instances("replica")
+    for number in range(MAX_ENFORCED + 50):
+        report = Report(
+            instance=Instance(f"v{number}", "1"), as_of=None, list_age=None, enforced={f"r{number}": float(NOW)}
+        )
+        instances.reported(report, now=NOW, verified=False)
+    assert len(instances._enforced) == MAX_ENFORCED
+    for number in range(MAX_SHARED_ENFORCED // 1000 + 3):
+        for validator in range(1000):
+            instances._note_enforced(f"s{number}", f"v{validator}", NOW)
+    view = instances.view(now=NOW)
+    assert len(view) < 600_000
+    assert enforcing([view], "s0") == {}
+    assert len(enforcing([view, b"garbage"], f"s{MAX_SHARED_ENFORCED // 1000 + 2}")) == 1000

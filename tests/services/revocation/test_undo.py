@@ -26,6 +26,7 @@ async def test_a_record_says_who_when_and_why_and_no_value(world, service):
         "issued_before": NOW + 3,
         "names": ["sub"],
         "by": {"iss": ISSUER, "sub": "operator", "client_id": "ops"},
+        "approved_by": None,
         "rule": None,
         "reason": "why",
         "ticket": "SEC-1",

@@ -1,0 +1,80 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tokenry.revocation.documents import ListDocument
+from tokenry.revocation.entries import Entry, Kind
+from tokenry_cli.__main__ import app
+from tokenry_cli.revoke import listed
+from tokenry_cli.validators import furthest_behind_first, is_late
+
+SALTS = {"s": b"0123456789abcdef"}
+NOW = 1_800_000_000
+
+
+def test_what_is_in_force_is_listed_by_revocation_and_without_what_was_undone():
+    rule = Entry(
+        id="r2", kind=Kind.CLAIMS, fingerprint=b"c" * 16, salt="s", names=("sub",), issued_before=NOW,
+        in_force_until=NOW + 50,
+    )  # fmt: skip
+    single = {"fingerprint": b"a" * 16, "salt": "s", "in_force_until": NOW + 100}
+    entries = (
+        Entry(id="r1", kind=Kind.JTI, **single),
+        Entry(id="r1", kind=Kind.TOKEN, **single),
+        rule,
+        Entry(id="r3", kind=Kind.ALL, issued_before=NOW, in_force_until=NOW + 20),
+        Entry(id="r4", kind=Kind.UNDO, undoes="r3", in_force_until=NOW + 20),
+        Entry(id="r5", kind=Kind.KEY, fingerprint=b"k" * 16, salt="s"),
+    )
+    rows = listed(ListDocument(cursor="c", epoch=1, salts=SALTS, max_token_lifetime=60, entries=entries))
+    assert [row["id"] for row in rows] == ["r5", "r2", "r1"]
+    assert rows[2]["kinds"] == ["jti", "token"]
+    assert (rows[1]["names"], rows[1]["issued_before"]) == (["sub"], NOW)
+
+
+def test_the_validator_that_is_furthest_behind_comes_first():
+    rows = [{"name": name, "lag": lag} for name, lag in (("a", 1.0), ("b", None), ("c", 40.0))]
+    assert [row["name"] for row in furthest_behind_first(rows)] == ["c", "a", "b"]
+    assert [is_late(row) for row in rows] == [False, False, True]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.setenv("TOKENRY_ISSUER", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setenv("TOKENRY_REVOCATION_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TOKENRY_CLIENT_ID", "admin")
+    monkeypatch.setenv("TOKENRY_CLIENT_SECRET", "secret")
+    return lambda *words, typed="": CliRunner().invoke(app, ["revoke", *words], input=typed)
+
+
+@pytest.mark.parametrize("words", [("all",), ("key", "k1")])
+def test_the_big_hammer_asks_first(run, words):
+    result = run(*words, typed="no\n")
+    assert result.exit_code == 2
+    assert "nothing was revoked" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [(("all",), "all\n"), (("key", "k1"), "k1\n"), (("all", "--yes"), ""), (("all", "--dry-run"), "")],
+)
+def test_what_was_confirmed_is_sent(run, words, typed):
+    result = run(*words, typed=typed)
+    assert result.exit_code == 1  # nobody answers
+    assert "nothing is known to be revoked" in result.output
+
+
+@pytest.mark.parametrize("word", ["--wait", "--wait=30"])
+def test_wait_may_have_a_value_or_none(run, word):
+    assert run("claim", "sub=x", word).exit_code == 1
+
+
+@pytest.mark.parametrize("word", ["--wait=x", "--wait=0"])
+def test_a_wait_that_is_none_is_refused(run, word):
+    assert run("claim", "sub=x", word).exit_code == 2
+
+
+def test_the_help_says_what_status_6_means(run):
+    assert "status 6" in " ".join(run("claim", "--help").output.replace("│", " ").split())
+    assert json.dumps(run("--help").exit_code) == "0"
