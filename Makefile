@@ -117,7 +117,7 @@ imports: setup  ## Check the import contracts: who may import whom, and what the
 
 .PHONY: docs-test
 docs-test: setup  ## Check documents, links, settings, targets, locked requirements, and what is deployed
-	@$(PY) -m pytest tests/architecture tests/deploy -m "not processes and not cassandra and not system_packages" $(ARGS)
+	@$(PY) -m pytest tests/architecture tests/deploy tests/docs -m "not processes and not cassandra and not system_packages" $(ARGS)
 
 .PHONY: docs
 docs: setup  ## Write the pages that are made from the code: settings, metrics, endpoints, the map

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Environment = MutableMapping[str, Any]
     StartResponse = Callable[..., Any]
-    Application = Callable[[Environment, StartResponse], Iterable[bytes]]
+    Application = Callable[..., Iterable[bytes]]  # servers and frameworks name the two arguments' types differently
 
 TOKEN: Final = "tokenry.token"  # noqa: S105 -- the name of a key
 """Key of the verified token in a WSGI environment."""
