@@ -42,6 +42,7 @@ from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.passwords import SecretChecks
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
+from tokenry_issuer.subject_tokens import SubjectTokens
 from tokenry_issuer.trust_keys import TrustKeys
 
 if TYPE_CHECKING:
@@ -227,6 +228,13 @@ class Issuer:
                 on_endpoint_audience=self.instruments.endpoint_audience,
             ),
             certificates=CertificateAuthenticator(admission=admission, clock=clock),
+            subjects=SubjectTokens(
+                issuer=settings.issuer,
+                max_token_lifetime=self._lifetime,
+                keyring=self.keyring,
+                revocations=revocations,
+                clock=clock,
+            ),
             revocations=revocations,
             instruments=self.instruments,
         )

@@ -24,12 +24,15 @@ from tokenry.oauth.errors import (
     unsupported_grant_type,
 )
 from tokenry.oauth.token_endpoint import PASSWORD
+from tokenry_issuer.exchange import exchanged_audience, exchanged_scope, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tokenry.claims import TokenInfo
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.scope import Scope
+    from tokenry_issuer.exchange import Origin
     from tokenry_issuer.realms import Client, Realm, User
 
 
@@ -50,6 +53,7 @@ class Grant:
         audience: One or several audiences.
         lifetime: Seconds that it lives.
         confirmation: Thumbprint of the certificate that it is bound to; None: whoever bears it may use it.
+        origin: What it was exchanged from; None: it is the first of its chain.
     """
 
     grant_type: str
@@ -60,6 +64,7 @@ class Grant:
     audience: tuple[str, ...]
     lifetime: int
     confirmation: str | None = None
+    origin: Origin | None = None
 
 
 def choose_realm(parameter: str | None, *, host: str | None, realms: Iterable[str]) -> str:
@@ -160,6 +165,47 @@ def decide(
         audience=_audience(request.targets, default=realm.audience or issuer, client=client),
         lifetime=min(realm.token_lifetime, client.token_lifetime or realm.token_lifetime),
         confirmation=confirmation,
+    )
+
+
+def decide_exchange(
+    request: TokenRequest,
+    *,
+    realm: Realm,
+    client: Client,
+    subject: TokenInfo,
+    now: float,
+    confirmation: str | None = None,
+) -> Grant:
+    """
+    Return what *client* is granted in exchange for the token *subject* (RFC 8693).
+
+    Args:
+        request: The request as read.
+        realm: The realm of the request.
+        client: Authenticated.
+        subject: What the subject token says: it was judged.
+        now: Unix seconds.
+        confirmation: From `bind`.
+
+    Raises:
+        OAuthError: With the first step that failed.
+    """
+    check_grant_type(request.grant_type, realm=realm)
+    check_client_grant(request.grant_type, client=client)
+    origin = trace(subject, policy=client.exchange, client_id=client.client_id, realm=realm.name)
+    return Grant(
+        grant_type=request.grant_type,
+        realm=realm,
+        client_id=client.client_id,
+        subject=subject.sub,
+        scope=exchanged_scope(request.scope, subject=subject.scope, allowed=client.scopes),
+        audience=exchanged_audience(request, allowed=client.audiences),
+        lifetime=min(
+            realm.token_lifetime, client.token_lifetime or realm.token_lifetime, max(1, subject.exp - int(now))
+        ),
+        confirmation=confirmation,
+        origin=origin,
     )
 
 

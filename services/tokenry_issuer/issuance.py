@@ -25,7 +25,7 @@ import structlog
 
 from tokenry.errors import TokenryError
 from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
-from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable
+from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable, unauthorized_client
 from tokenry.oauth.token_endpoint import JWT_BEARER, PASSWORD, TokenResponse, parse_token_request
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tokenry.oauth.mutual_tls import PresentedCertificate
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.revocation.lists import RevocationList
+    from tokenry.secret import Secret
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.assertion_authentication import AssertionAuthenticator, Proven
     from tokenry_issuer.authentication import Authenticator
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.minting import Minted
     from tokenry_issuer.realms import Client, User
     from tokenry_issuer.registry import RealmCredentials
+    from tokenry_issuer.subject_tokens import SubjectTokens
 
     Proof = ClientAssertion | ClientCredential | ClientCertificate
 
@@ -151,6 +153,7 @@ class TokenIssuance:
         authenticator: Authenticator,
         assertions: AssertionAuthenticator,
         certificates: CertificateAuthenticator,
+        subjects: SubjectTokens,
         revocations: Revocations,
         instruments: Instruments,
     ) -> None:
@@ -166,6 +169,7 @@ class TokenIssuance:
             authenticator: Judges secrets.
             assertions: Judges assertions.
             certificates: Judges certificates.
+            subjects: Judges tokens that are to be exchanged.
             revocations: What must not be issued.
             instruments: What is counted.
         """
@@ -177,6 +181,7 @@ class TokenIssuance:
         self._authenticator = authenticator
         self.assertions = assertions
         self._certificates = certificates
+        self._subjects = subjects
         self._revocations = revocations
         self._instruments = instruments
 
@@ -216,21 +221,24 @@ class TokenIssuance:
         trail.add(client_id=client.client_id)
         # 5. the grant, and the user
         grants.check_client_grant(request.grant_type, client=client)
-        user = await self._user(request, client, credentials, raw.address, trail)
-        # 6. to 9.
         confirmation = grants.bind(
             client,
             thumbprint=None if raw.certificate is None else raw.certificate.thumbprint,
             by_certificate=isinstance(proof, ClientCertificate),
         )
-        grant = grants.decide(
-            request,
-            realm=credentials.realm,
-            client=client,
-            user=user,
-            issuer=self._issuer,
-            confirmation=confirmation,
-        )
+        # 6. to 9.
+        if request.subject_token is not None:
+            grant = self._exchange(request, request.subject_token, client, credentials, confirmation, trail)
+        else:
+            user = await self._user(request, client, credentials, raw.address, trail)
+            grant = grants.decide(
+                request,
+                realm=credentials.realm,
+                client=client,
+                user=user,
+                issuer=self._issuer,
+                confirmation=confirmation,
+            )
         minted = self._mint(grant)
         self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
         trail.add(
@@ -244,8 +252,37 @@ class TokenIssuance:
         )
         _audit.info("token_issued", **trail.known)
         return TokenResponse(
-            access_token=minted.token, expires_in=grant.lifetime, scope=grant.scope, realm=grant.realm.name
+            access_token=minted.token,
+            expires_in=grant.lifetime,
+            scope=grant.scope,
+            realm=grant.realm.name,
+            issued_token_type=request.issued_token_type,
         )
+
+    def _exchange(
+        self,
+        request: TokenRequest,
+        token: Secret,
+        client: Client,
+        credentials: RealmCredentials,
+        confirmation: str | None,
+        trail: _Trail,
+    ) -> grants.Grant:
+        if client.exchange is None:
+            raise unauthorized_client()
+        subject = self._subjects.judge(token)
+        trail.add(subject_jti=subject.jti, subject_client=subject.client_id)
+        grant = grants.decide_exchange(
+            request,
+            realm=credentials.realm,
+            client=client,
+            subject=subject,
+            now=self._clock.now(),
+            confirmation=confirmation,
+        )
+        if grant.origin is not None:
+            trail.add(root_jti=grant.origin.root_jti)
+        return grant
 
     def _realm(self, request: TokenRequest, host: str | None) -> RealmCredentials:
         registry = self._credentials.current()

@@ -94,6 +94,7 @@ class Keyring:
         self._revoked: frozenset[str] = frozenset()
         self._judged: tuple[RevocationList, frozenset[str]] | None = None
         self._published: tuple[tuple[str, ...], JwkSet] | None = None
+        self._verifying: tuple[tuple[str, ...], KeySet] | None = None
         self._others: dict[str, PublishedKey] = {}
         self._published_lists: tuple[tuple[str, ...], JwkSet] | None = None
         self._mirror: Mirror[str, SigningKey | PublishedKey] = Mirror(
@@ -169,6 +170,15 @@ class Keyring:
     def _jwk_set(self, keys: Iterable[PublicKey]) -> JwkSet:
         body = KeySet.of(self._issuer, keys).to_jwks()
         return JwkSet(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+    def verifying(self) -> KeySet | None:
+        """Return what the tokens in use are verified with, or None when no key is published."""
+        kids = tuple(key.kid for key in self._usable().published(self._clock.now()))
+        if not kids:
+            return None
+        if self._verifying is None or self._verifying[0] != kids:
+            self._verifying = (kids, KeySet.of(self._issuer, [self._keys[kid].public for kid in kids]))
+        return self._verifying[1]
 
     def states(self, *, lifetime: int) -> dict[str, tuple[KeyState, KeyTimes]]:
         """Return every key that is not revoked with its state, for metrics and the verbose readiness."""

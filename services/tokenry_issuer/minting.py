@@ -83,6 +83,10 @@ def build_claims(grant: Grant, *, issuer: str, now: float, jti: str) -> dict[str
         "scope": scope,
         "realm": grant.realm.name,
     }
+    if grant.origin is not None:
+        # Never later than what it was made from, also when the clock has moved on since that was decided.
+        claims["exp"] = min(claims["exp"], grant.origin.expires_at)
+        claims |= grant.origin.claims()
     if grant.confirmation is not None:
         claims["cnf"] = bound_to(grant.confirmation)
     return claims

@@ -23,6 +23,7 @@ from tokenry.jose.encoding import parse_json_object
 from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS, JWT_BEARER, PASSWORD, TOKEN_EXCHANGE, realm_name
 from tokenry.scope import NO_SCOPE, Scope
+from tokenry_issuer.exchange import ExchangePolicy, read_exchange_policy
 from tokenry_issuer.fields import Fields
 from tokenry_issuer.registered_keys import read_keys
 from tokenry_issuer.secret_hashes import StoredHash, parse_hash
@@ -153,6 +154,7 @@ class Client:
         keys: What its assertions are signed with (`private_key_jwt`); None: it sends none.
         assertion_audience: What they name as their audience.
         tls: What its TLS certificate is; None: it is not known by one.
+        exchange: Which tokens it may exchange; None: none.
         certificate_bound: Whether its tokens are bound to the certificate of the connection that they are issued
             on; None: where it authenticated by that certificate.
     """
@@ -168,6 +170,7 @@ class Client:
     keys: KeySet | None = None
     assertion_audience: AssertionAudience = AssertionAudience.ISSUER
     tls: TlsIdentity | None = None
+    exchange: ExchangePolicy | None = None
     certificate_bound: bool | None = None
 
 
@@ -328,6 +331,7 @@ def _read_client(fields: Fields) -> Client:
     default_scopes = fields.optional_scope("default_scopes")
     if default_scopes is not None and not default_scopes <= scopes:
         raise ProtocolError("default_scopes has scopes that scopes lacks")
+    exchange = fields.optional_object("token_exchange")
     client_id, jwks, tls = fields.text("client_id"), fields.optional_object("jwks"), fields.optional_object(_TLS)
     return Client(
         client_id=client_id,
@@ -343,6 +347,7 @@ def _read_client(fields: Fields) -> Client:
             fields.choice("assertion_audience", among=set(AssertionAudience), default=AssertionAudience.ISSUER)
         ),
         tls=None if tls is None else read_tls_identity(tls, owner=client_id),
+        exchange=None if exchange is None else read_exchange_policy(Fields(exchange)),
         certificate_bound=fields.optional_flag("certificate_bound_access_tokens"),
     )
 

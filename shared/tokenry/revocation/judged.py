@@ -9,6 +9,9 @@ from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint,
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+MAX_VIA: Final = 16
+"""Tokens between the first and this one of a chain of exchanges; our issuer allows half as many."""
+
 _CLIENT: Final = ("client_id", "azp")
 
 
@@ -53,11 +56,12 @@ class JudgedToken:
         self._by_claims: dict[tuple[bytes, tuple[str, ...]], tuple[bytes, ...]] = {}
 
     def identities(self, salt: bytes) -> tuple[bytes, ...]:
-        """Return the fingerprints that name this very token: by signing input, by id, by its root's id."""
+        """Return the fingerprints that name this token, or one that it was exchanged from: by signing input, by id."""
         found = self._identities.get(salt)
         if found is None:
-            root = self.claims.get("root_jti")
-            ids = [jti for jti in (self.jti, root) if type(jti) is str]  # signed, and yet of any JSON type
+            root, via = self.claims.get("root_jti"), self.claims.get("via_jti")
+            chain = via[:MAX_VIA] if isinstance(via, list) else ()
+            ids = [jti for jti in (self.jti, root, *chain) if type(jti) is str]  # signed, and yet of any JSON type
             found = (
                 token_fingerprint(self.signing_input, salt=salt),
                 *[jti_fingerprint(self.iss, jti, salt=salt) for jti in ids],

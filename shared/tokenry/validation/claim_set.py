@@ -7,6 +7,7 @@ from typing import Any, Final, NoReturn
 
 from tokenry.claims import TokenInfo
 from tokenry.errors import InvalidToken, Reason
+from tokenry.revocation.judged import MAX_VIA
 from tokenry.scope import InvalidScope, Scope, parse_scope, scope_of
 
 MAX_NUMERIC_DATE: Final = 253_402_300_799
@@ -28,7 +29,10 @@ def read_claim_set(claims: dict[str, Any], *, kid: str, foreign: bool) -> TokenI
     for name in _OPTIONAL_DATES:
         if name in claims:
             _date(claims, name)
-    _optional_text(claims, "root_jti")  # of an exchanged token: a revocation of its root hits it too
+    # Of an exchanged token: a revocation of what it was made from hits it too.
+    _optional_text(claims, "root_jti")
+    if "via_jti" in claims and len(_strings(claims["via_jti"])) > MAX_VIA:
+        _refuse()
     azp, client_id = _optional_text(claims, "azp"), _optional_text(claims, "client_id")
     realm = _optional_text(claims, "realm")
     if realm is not None and not foreign and not realm.startswith("/"):

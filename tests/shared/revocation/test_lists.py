@@ -182,6 +182,10 @@ def test_an_id_hits_what_was_exchanged_for_it():
     assert hit([jti_entry("new")], judged(jti="new", root_jti="root")) is not None
     assert hit([jti_entry("root")], judged(jti="new", root_jti="root", iss="https://other.example")) is None
     assert hit([jti_entry("root")], judged(jti="new", root_jti=["root"])) is None
+    between = judged(jti="new", root_jti="root", via_jti=["one", "two"])
+    assert all(hit([jti_entry(jti)], between) is not None for jti in ("root", "one", "two", "new"))
+    assert hit([jti_entry("three")], between) is None
+    assert hit([jti_entry("one")], judged(jti="new", via_jti="one")) is None
 
 
 def test_every_salt_of_the_list_is_tried():

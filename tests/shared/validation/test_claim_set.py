@@ -5,6 +5,8 @@ import pickle
 import pytest
 
 from tests.support.access_tokens import KEY, claims
+from tokenry.errors import InvalidToken
+from tokenry.revocation.judged import MAX_VIA
 from tokenry.validation.claim_set import MAX_NUMERIC_DATE, read_claim_set, read_only
 
 # Each malformed claim has its hostile token in tests/support/hostile_tokens.py.
@@ -65,3 +67,14 @@ def test_a_copy_of_it_is_an_ordinary_value():
 
 def test_the_largest_date_is_read():
     assert read_claim_set(claims(exp=MAX_NUMERIC_DATE), kid=KEY.kid, foreign=False).exp == MAX_NUMERIC_DATE
+
+
+@pytest.mark.parametrize("via", ["a", [1], [None], {}, None, ["a"] * (MAX_VIA + 1)])
+def test_the_ids_of_a_chain_are_a_short_list_of_texts(via):
+    with pytest.raises(InvalidToken):
+        read_claim_set(claims(via_jti=via), kid=KEY.kid, foreign=False)
+
+
+def test_a_chain_as_long_as_can_be_is_read():
+    via = ["a"] * MAX_VIA
+    assert read_claim_set(claims(via_jti=via), kid=KEY.kid, foreign=False).claims["via_jti"] == via
