@@ -37,7 +37,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, hdrs, web
 
 from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
@@ -81,7 +81,6 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES = 65_536  # a form with a token of 8 KiB, fully percent-encoded, takes less than half
-BODY_DEADLINE_SECONDS = 10.0  # a body of that size needs milliseconds
 LAG_INTERVAL_SECONDS = 0.5
 OPERATIONS_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/health"})
 
@@ -174,16 +173,14 @@ async def _metrics(request: web.Request) -> web.Response:
 # --- reading a request ------------------------------------------------------------------------------------
 
 
-async def read_body(
-    request: web.Request, *, limit: int = MAX_BODY_BYTES, deadline: float = BODY_DEADLINE_SECONDS
-) -> bytes:
+async def read_body(request: web.Request, *, limit: int = MAX_BODY_BYTES, deadline: float | None = None) -> bytes:
     """
     Return the body of *request* as it was sent.
 
     Args:
         request: The request.
         limit: The most bytes to take.
-        deadline: Seconds within which the whole body must have come.
+        deadline: Seconds within which the whole body must have come; None for what the settings say.
 
     Raises:
         Problem: 413 above *limit*, 408 after *deadline*, 415 for a content coding; the connection is closed.
@@ -193,6 +190,8 @@ async def read_body(
         raise Problem(415, "send the body without Content-Encoding")
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
+    if deadline is None:
+        deadline = request.app[SETTINGS].body_deadline
     body = bytearray()
     # A body that is there already is not waited for: no timer is needed.
     waited = None if request.content.is_eof() else deadline
@@ -289,6 +288,13 @@ def _problem_form(refusal: OAuthError | Problem) -> dict[str, Any]:
     return Problem(refusal.status, refusal.description, members={"error": refusal.code}).body()
 
 
+_LEAVES_A_BODY = frozenset({
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+})  # fmt: skip
+
+
 def render_refusal(refusal: OAuthError | Problem, *, as_problem: bool, request_id: str = "") -> web.Response:
     """Return *refusal* as an answer, in the form of RFC 9457 or of RFC 6749 section 5.2."""
     body = _problem_form(refusal) if as_problem else _oauth_form(refusal, request_id)
@@ -301,7 +307,7 @@ def render_refusal(refusal: OAuthError | Problem, *, as_problem: bool, request_i
         response.headers.add(name, value)
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     response.headers.setdefault(hdrs.PRAGMA, "no-cache")
-    if refusal.status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
+    if refusal.status in _LEAVES_A_BODY:
         response.force_close()  # what is left of the body is of no interest
     return response
 
@@ -351,6 +357,8 @@ class _Front:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         limit = getattr(request.match_info.handler, "__tokenry_deadline__", self._deadline)
         try:
+            if request.version < HttpVersion10:
+                raise Problem(400, "speak HTTP/1.1")  # noqa: TRY301 -- one place answers
             async with asyncio.timeout(limit) as timer:
                 return await handler(request)
         except TimeoutError as error:

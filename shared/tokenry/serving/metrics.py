@@ -116,6 +116,10 @@ class Metrics:
         self.gauge(
             "tokenry_http_requests_in_flight", "Requests being answered now.", function=lambda: float(self.in_flight)
         )
+        self.crowded = self.counter(
+            "tokenry_http_connections_refused",
+            "Connections closed at once because there were as many as TOKENRY_MAX_CONNECTIONS allows.",
+        )
         self.malformed = self.counter(
             "tokenry_http_malformed_requests",
             "Connections closed because what came was not HTTP, or too slow.",

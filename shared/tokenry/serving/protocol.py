@@ -1,10 +1,13 @@
 """
 The HTTP connection, as aiohttp makes it, with its loose ends tied.
 
-* A head that does not arrive within `HEAD_DEADLINE_SECONDS` closes the connection (aiohttp waits for more
+* A head that does not arrive within `Limits.head_seconds` closes the connection (aiohttp waits for more
   than a minute), so that half-open requests cannot pile up.
 * What is not HTTP is answered by a 400 that repeats nothing of it (aiohttp's own quotes the offending header,
   which may be a token), and the log names the kind of fault only.
+* A caller that does not take its answer is cut off (`Limits.send_seconds`), and so is one whose body was malformed,
+  or that wants to speak another protocol.
+* Connections beyond `Limits.connections` are closed as they are made, so that those that are there go on being served.
 * Bodies are not decompressed: no endpoint takes a compressed one, and `read_body` refuses them.
 * The answer names no server software.
 * What the application can answer at once (`tokenry.serving.quick`) is answered at once: after the parser, before
@@ -16,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.streams import EMPTY_PAYLOAD
 
 if TYPE_CHECKING:
@@ -29,15 +33,57 @@ if TYPE_CHECKING:
 
     from tokenry.serving.quick import QuickAnswers
 
-HEAD_DEADLINE_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 75.0  # longer than the 60 s for which common balancers keep an idle connection
 LINGER_SECONDS = 2.0  # to take what is left of a refused body, so that the caller gets to read the refusal
 MAX_LINE_BYTES = 16_384  # a token of 8 KiB fits into the request line (`access_token=`) and into a header
 MAX_HEADERS = 100
+_SWITCHING = 101
+_PROGRESS_BYTES = 65_536  # to be taken within `send_seconds` by whoever wants to go on: 1 kB/s
 
 _log = structlog.get_logger("tokenry.serving.protocol")
 _SILENT = logging.getLogger("tokenry.serving.aiohttp")  # aiohttp's texts may quote what was sent
 _SILENT.disabled = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """
+    What one caller, and all of them together, may take.
+
+    Attributes:
+        connections: Connections at a time.
+        head_seconds: Within which the head of a request must have come.
+        idle_seconds: For which a connection without a request is kept.
+        send_seconds: Within which a caller must have taken an answer, or of a large one 64 KiB more.
+    """
+
+    connections: int = 10_000
+    head_seconds: float = 10.0
+    idle_seconds: float = 75.0
+    send_seconds: float = 60.0
+
+
+class Crowd:
+    """The connections that there are, at most *limit*."""
+
+    __slots__ = ("_on_full", "_present", "_room")
+
+    def __init__(self, limit: int, *, on_full: Callable[[], None]) -> None:
+        """Let *limit* in; *on_full* is called for each one that is not."""
+        self._room = limit
+        self._present: set[Connection] = set()
+        self._on_full = on_full
+
+    def enter(self, connection: Connection) -> bool:
+        """Tell whether there is room for *connection*; then it is in."""
+        if len(self._present) >= self._room:
+            self._on_full()
+            return False
+        self._present.add(connection)
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """Make room, if *connection* was in."""
+        self._present.discard(connection)
 
 
 class _Refusal(web.Response):
@@ -68,16 +114,33 @@ def refusal(status: int, headers: dict[str, str] | None = None) -> web.Response:
 class _AnsweringParser:
     """aiohttp's parser, without the requests that the connection has answered already."""
 
-    __slots__ = ("_answer", "_parser")
+    __slots__ = ("_answer", "_look_again", "_parser")
 
-    def __init__(self, parser: Any, answer: Callable[[Sequence[Any]], Sequence[Any]]) -> None:  # noqa: ANN401 -- aiohttp's
+    def __init__(
+        self,
+        parser: Any,  # noqa: ANN401 -- aiohttp's
+        answer: Callable[[Sequence[Any]], Sequence[Any]],
+        look_again: Callable[[], None],
+    ) -> None:
         self._parser = parser
         self._answer = answer
+        self._look_again = look_again
 
     def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
+        """
+        Return what *data* holds and was not answered.
+
+        The parser stops after some requests until it hears that one was taken, and keeps the bytes of the rest. What is
+        answered here makes room, so the rest is asked for: at once, or where requests remain, when those are done.
+        """
         messages, upgraded, tail = self._parser.feed_data(data)
-        if messages and not upgraded:
-            messages = self._answer(messages)
+        while messages and not upgraded:
+            rest = self._answer(messages)
+            if rest:
+                if len(rest) < len(messages):
+                    self._look_again()
+                return rest, upgraded, tail
+            messages, upgraded, tail = self._parser.feed_data(b"")
         return messages, upgraded, tail
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever else aiohttp wants of its parser
@@ -88,7 +151,13 @@ class Connection(web.RequestHandler):
     """One connection of a caller."""
 
     def __init__(
-        self, server: web.Server, *, on_malformed: Callable[[], None], quick: QuickAnswers | None = None
+        self,
+        server: web.Server,
+        *,
+        on_malformed: Callable[[], None],
+        quick: QuickAnswers | None = None,
+        limits: Limits | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         """
         Serve one connection of *server*.
@@ -97,11 +166,15 @@ class Connection(web.RequestHandler):
             server: The application's server, which hands requests to it.
             on_malformed: Called when the connection is refused or cut for what came, or did not come, on it.
             quick: What is answered at once.
+            limits: How long is waited for what.
+            crowd: Where there must be room.
         """
+        self._limits = limits or Limits()
+        self._crowd = crowd
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            keepalive_timeout=self._limits.idle_seconds,
             logger=_SILENT,
             access_log=_SILENT,
             max_line_size=MAX_LINE_BYTES,
@@ -117,15 +190,20 @@ class Connection(web.RequestHandler):
         self._ordinary_answers = 0
         self._stays_open = True
         if quick is not None:
-            self._parser: Any = _AnsweringParser(self._parser, self._answer_at_once)
+            self._parser: Any = _AnsweringParser(self._parser, self._answer_at_once, self._look_again)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        if self._crowd is not None and not self._crowd.enter(self):
+            self.force_close()
+            return
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop waiting."""
+        if self._crowd is not None:
+            self._crowd.leave(self)
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -170,8 +248,13 @@ class Connection(web.RequestHandler):
             transport.write(answer)
             self._parser.message_consumed()
             self._answered = True
-            self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_SECONDS
+            self._next_keepalive_close_time = self._loop.time() + self._limits.idle_seconds
         return ()
+
+    def _look_again(self) -> None:
+        """See to it that the parser is asked for what it has kept, once its requests are done."""
+        if not self._buffer_paused:
+            self._pause_reading_for_buffer()
 
     def handle_error(
         self,
@@ -209,7 +292,35 @@ class Connection(web.RequestHandler):
         """Send *resp*, or our own words in place of an aiohttp error that no middleware has seen."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:  # noqa: PLR2004 -- an error
             resp = refusal(resp.status)
-        return await super().finish_response(request, resp, start_time)
+        if request.content.exception() is not None or (hdrs.UPGRADE in request.headers and resp.status != _SWITCHING):
+            # Where the body broke off, or another protocol follows, nobody knows where the next request begins.
+            resp.force_close()
+        try:
+            async with asyncio.timeout(self._limits.send_seconds):
+                finished = await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            self._cut(self.transport)
+            raise ConnectionError("the caller does not read its answer") from None
+        transport = self.transport
+        if transport is not None and (left := transport.get_write_buffer_size()) > 0:
+            self._loop.call_later(self._limits.send_seconds, self._see_that_it_reads, transport, left)
+        return finished
+
+    def _see_that_it_reads(self, transport: asyncio.WriteTransport, left: int) -> None:
+        """Cut a caller off that has taken next to nothing since there were *left* bytes to send: closing would wait."""
+        now_left = transport.get_write_buffer_size()
+        if now_left == 0:
+            return
+        if now_left > left - _PROGRESS_BYTES:
+            self._cut(transport)
+        else:
+            self._loop.call_later(self._limits.send_seconds, self._see_that_it_reads, transport, now_left)
+
+    def _cut(self, transport: asyncio.WriteTransport | None) -> None:
+        self._on_malformed()
+        self.force_close()
+        if transport is not None:
+            transport.abort()
 
     def log_exception(self, *_args: object, exc_info: object = None, **_kw: object) -> None:
         """Log the kind of a fault in the connection, not its text."""
@@ -218,7 +329,7 @@ class Connection(web.RequestHandler):
     def _await_head(self) -> None:
         if self._head_timer is None:
             loop = asyncio.get_running_loop()
-            self._head_timer = loop.call_later(HEAD_DEADLINE_SECONDS, self._give_up)
+            self._head_timer = loop.call_later(self._limits.head_seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:

@@ -34,8 +34,8 @@ from aiohttp import web
 from tokenry.errors import ConfigurationError
 from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
-from tokenry.serving.keys import HEALTH, METRICS
-from tokenry.serving.protocol import Connection
+from tokenry.serving.keys import HEALTH, METRICS, SETTINGS
+from tokenry.serving.protocol import Connection, Crowd, Limits
 from tokenry.serving.quick import QUICK
 from tokenry.serving.settings import ServiceSettings
 from tokenry.serving.workers import check_processes, parent_of, supervise
@@ -114,15 +114,26 @@ async def _listen(
     server = runner.server
     if server is None:  # pragma: no cover -- only before setup
         raise RuntimeError("the application was not set up")
-    malformed, quick = app[METRICS].malformed.inc, app.get(QUICK)
+    malformed, quick, settings = app[METRICS].malformed.inc, app.get(QUICK), app.get(SETTINGS)
+    limits = Limits() if settings is None else _limits(settings)
+    crowd = Crowd(limits.connections, on_full=app[METRICS].crowded.inc)
 
     def connect() -> Connection:
-        return Connection(server, on_malformed=malformed, quick=quick)
+        return Connection(server, on_malformed=malformed, quick=quick, limits=limits, crowd=crowd)
 
     loop = asyncio.get_running_loop()
     if sock.family == socket.AF_UNIX:
         return await loop.create_unix_server(connect, sock=sock, ssl=tls, backlog=BACKLOG)
     return await loop.create_server(connect, sock=sock, ssl=tls, backlog=BACKLOG)
+
+
+def _limits(settings: ServiceSettings) -> Limits:
+    return Limits(
+        connections=settings.max_connections,
+        head_seconds=settings.head_deadline,
+        idle_seconds=settings.idle_timeout,
+        send_seconds=settings.send_deadline,
+    )
 
 
 def _bound(address: ListenAddress, *, reuse_port: bool) -> socket.socket:

@@ -251,6 +251,37 @@ class ServiceSettings(BaseModel):
         gt=0,
         description="Seconds after which a request is answered 503 (routes that wait on purpose excepted).",
     )
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Connections at a time, for each process; further ones are closed at once. Each takes some "
+        "10 kB and a file descriptor, so keep it below the limit of open files.",
+    )
+    head_deadline: Duration = Field(
+        10.0,
+        gt=0,
+        description="Seconds within which the head of a request must have come. Larger: slow attackers hold "
+        "connections for longer; smaller: callers on poor lines are cut off.",
+    )
+    body_deadline: Duration = Field(
+        8.0,
+        gt=0,
+        description="Seconds within which its body must have come; below TOKENRY_REQUEST_DEADLINE to have an "
+        "effect. Larger and smaller: as above.",
+    )
+    send_deadline: Duration = Field(
+        60.0,
+        gt=0,
+        description="Seconds within which a caller must have taken an answer, or 64 KiB more of a large one. "
+        "Smaller: poor lines are cut off; larger: callers that do not read hold memory for longer.",
+    )
+    idle_timeout: Duration = Field(
+        75.0,
+        gt=0,
+        description="Seconds for which a connection without a request is kept. Keep it above that of the "
+        "proxies in front, or they will now and then send a request into a connection that is being closed.",
+    )
     environment: str = Field(
         "development",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",

@@ -84,9 +84,9 @@ async def get(path, *, method="GET", settings=None, **more):
         return answer.status, answer.headers, await answer.read(), app
 
 
-async def raw(text, *, wait=3.0):
+async def raw(text, *, wait=3.0, **settings):
     """Send bytes as they are; return everything that came back until the connection was closed."""
-    async with serve(make_app(), ["127.0.0.1:0"]) as server:
+    async with serve(make_app(**settings), ["127.0.0.1:0"]) as server:
         host, _, port = server.addresses[0].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(text)
@@ -243,15 +243,13 @@ async def test_what_is_not_a_request_is_refused_and_closed_and_not_repeated(text
     assert "eyJ" not in captured.out + captured.err
 
 
-async def test_a_head_that_does_not_come_closes_the_connection(monkeypatch):
-    monkeypatch.setattr("tokenry.serving.protocol.HEAD_DEADLINE_SECONDS", 0.1)
+async def test_a_head_that_does_not_come_closes_the_connection():
     for text in (b"", b"GET / HTTP/1.1\r\nHost:"):
-        assert await raw(text) == b""
+        assert await raw(text, head_deadline=0.1) == b""
 
 
-async def test_the_clock_of_a_second_head_starts_with_its_first_byte(monkeypatch):
-    monkeypatch.setattr("tokenry.serving.protocol.HEAD_DEADLINE_SECONDS", 0.3)
-    async with serve(make_app(), ["127.0.0.1:0"]) as server:
+async def test_the_clock_of_a_second_head_starts_with_its_first_byte():
+    async with serve(make_app(head_deadline=0.3), ["127.0.0.1:0"]) as server:
         host, _, port = server.addresses[0].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
