@@ -21,6 +21,7 @@ from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry_revocation.ports import StoredRecord
 from tokenry_revocation.records import Record, RecordType
 from tokenry_revocation.revoking import undo, undo_id
+from tokenry_revocation.sheets import place_of_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,7 +155,7 @@ class Acceptance:
             NotFound: There is none.
             StoreUnavailable: The store does not answer.
         """
-        found = await self._first(name)
+        found = await self._first(name) or await self._line(name)
         if found is None:
             raise NotFound("there is no revocation of this id")
         return found
@@ -167,6 +168,16 @@ class Acceptance:
         with self._metrics.store("get"):
             stored = await self._store.get(name)
         return None if stored is None else Record.from_bytes(stored.body)
+
+    async def _line(self, name: str) -> Record | None:
+        """Return the record that is one of many in a batch."""
+        place = place_of_line(name)
+        if place is None:
+            return None
+        sheet, line = place
+        with self._metrics.store("get"):
+            stored = await self._store.get(sheet)
+        return None if stored is None else Record.from_sheet(stored.body, line=line)
 
     async def _choose(self, draft: Draft, by: Signature) -> tuple[Record, bool]:
         """Return the record in force that says what *draft* says, or a new one; and whether it is known."""

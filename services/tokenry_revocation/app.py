@@ -304,6 +304,7 @@ def _background(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await service.feed.close()
         await asyncio.to_thread(service.keys.stop)
         await store.close()
 

@@ -13,42 +13,57 @@ read, leaves it where it was: readers see the list grow old, and refuse tokens r
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from dataclasses import dataclass
+import math
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from tokenry.errors import ProtocolError
-from tokenry.revocation.lists import RevocationList
+from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
 from tokenry.revocation.planb import PlanBList
 from tokenry.revocation.wire import ListStamp
 from tokenry.validation.snapshots import Snapshot
+from tokenry_revocation.live import AnyLive, Live, LiveSheet
 from tokenry_revocation.ports import StoreUnavailable
-from tokenry_revocation.publication import Live, Publication
-from tokenry_revocation.records import Record
+from tokenry_revocation.publication import Publication
 from tokenry_revocation.revoking import KEEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tokenry.clock import Clock
+    from tokenry.revocation.entries import Entry
     from tokenry_revocation.metrics import ServiceMetrics
     from tokenry_revocation.ports import RevocationStore, StoredRecord
+    from tokenry_revocation.records import Record
     from tokenry_revocation.revoking import Fingerprints
+    from tokenry_revocation.sheets import Sheet
 
 READ_INTERVAL_SECONDS: Final = 0.5  # promised: the other replicas read the store at least this often
 SWEEP_SECONDS: Final = 60.0  # between two reads of everything
 READ_DEADLINE_SECONDS: Final = 5.0  # of one read; a full one of a million records has its own
-SWEEP_DEADLINE_SECONDS: Final = 60.0
-_OFF_LOOP: Final = 500  # more records than this are parsed in a thread: 20 microseconds each
+PAGE_DEADLINE_SECONDS: Final = 10.0  # of one portion of a sweep, however many there are
+_STRETCH: Final = 4_000  # microseconds, or so, for which the event loop is held at a time
+_JOINING: Final = 8  # microseconds, or so, that a new revocation takes until it is published
+_STEPS: Final = 8  # of pruning without a pause
+RESTED_SHARE: Final = 10  # a sweep that takes longer than a tenth of the time is made less often
+WAKE_SECONDS: Final = 0.05  # between two moments at which all who are held look for news
+_IN_BACKGROUND: Final = 20_000  # a store of more records is swept beside the reads, its list compacted in a thread
 
 _log = structlog.get_logger("tokenry.revocation.feed")
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """When the last complete read began."""
+class Moment:
+    """
+    When a complete read began: what is published now is complete up to then, less the bound on the skew.
+
+    Attributes:
+        now: Unix seconds.
+        monotonic: The same on this process's own clock.
+    """
 
     now: float
     monotonic: float
@@ -87,12 +102,17 @@ class Feed:
         self.salts = {fingerprints.salt_id: fingerprints.salt}
         self._publication: Publication | None = None
         self._list = RevocationList.empty()
-        self._last_read: _Read | None = None
-        self._last_sweep = float("-inf")
+        self._last_read: Moment | None = None
+        self._sweep_at = float("-inf")
+        self._sweeping: asyncio.Task[None] | None = None
+        self._unreadable: str | None = None  # what a sweep beside the reads has found
+        self._meanwhile: list[Sequence[AnyLive]] | None = None  # what came while the list is being compacted
+        self._waking: asyncio.TimerHandle | None = None
+        self._woken = float("-inf")
         self._fault: str | None = "nothing was read yet"
         self._change = asyncio.Event()
         self._read = asyncio.Event()
-        self._early: list[Live] = []
+        self._early: list[AnyLive] = []
         self._draining = False
 
     # --- what is published ----------------------------------------------------------------------------------
@@ -126,10 +146,20 @@ class Feed:
             return float("inf")
         return self._clock.monotonic() - self._last_read.monotonic + self._skew
 
-    def stamp(self) -> ListStamp:
-        """Return what every answer says of the list that it was made from."""
+    @property
+    def moment(self) -> Moment:
+        """Return what an answer that is written from now on is of; only once something is published."""
+        if self._last_read is None:
+            raise StoreUnavailable("nothing was read yet")
+        return self._last_read
+
+    def stamp(self, moment: Moment | None = None) -> ListStamp:
+        """Return what an answer says of the list that it was made from: that of *moment*, or of now."""
         epoch = 0 if self._publication is None else self._publication.epoch
-        return ListStamp(epoch=epoch, as_of=self.as_of, age=self.age())
+        if moment is None or moment is self._last_read:
+            return ListStamp(epoch=epoch, as_of=self.as_of, age=self.age())
+        age = self._clock.monotonic() - moment.monotonic + self._skew
+        return ListStamp(epoch=epoch, as_of=max(0.0, moment.now - self._skew), age=age)
 
     def snapshot(self) -> Snapshot[RevocationList] | None:
         """Return the list for the validator of our own callers; it reads as any other validator does."""
@@ -164,15 +194,25 @@ class Feed:
                 _log.exception("reading the store broke")
             await asyncio.sleep(max(0.0, began + READ_INTERVAL_SECONDS - loop.time()))
 
+    async def close(self) -> None:
+        """End what goes on beside the reads."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+
     async def read(self) -> bool:
         """Read the store once and return whether that was complete."""
-        began = _Read(self._clock.now(), self._clock.monotonic())
-        sweep = self._publication is None or began.monotonic - self._last_sweep >= SWEEP_SECONDS
+        began = Moment(self._clock.now(), self._clock.monotonic())
+        sweep = self._publication is None or began.monotonic >= self._sweep_at
+        if sweep and len(self._publication or ()) > _IN_BACKGROUND:
+            self._sweep_beside(began)
+            sweep = False
         try:
-            async with asyncio.timeout(SWEEP_DEADLINE_SECONDS if sweep else READ_DEADLINE_SECONDS):
+            async with asyncio.timeout(None if sweep else READ_DEADLINE_SECONDS):
                 if self._publication is None:
                     await self._begin()
                 await self._take(sweep=sweep, now=began.now)
+            self._check_readable()
         except (StoreUnavailable, TimeoutError) as error:
             self._failed("the store does not answer", error=str(error) or "deadline")
             return False
@@ -180,20 +220,52 @@ class Feed:
             self._failed("the store has a record that this version cannot read", error=str(error))
             return False
         if sweep:
-            self._last_sweep = began.monotonic
+            self._swept(began)
         self._succeeded(began)
         return True
 
+    def _check_readable(self) -> None:
+        if self._unreadable is not None:
+            raise ProtocolError(self._unreadable)
+
+    def _swept(self, began: Moment) -> None:
+        took = self._clock.monotonic() - began.monotonic
+        self._sweep_at = began.monotonic + max(SWEEP_SECONDS, RESTED_SHARE * took)
+
+    def _sweep_beside(self, began: Moment) -> None:
+        """Sweep while reads go on: a long one must not make the list old."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep_once(began), name="revocation-sweep")
+
+    async def _sweep_once(self, began: Moment) -> None:
+        try:
+            await self._take(sweep=True, now=began.now)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.warning("the store was not read as a whole", error=str(error) or "deadline")
+            self._metrics.read_failed()
+        except ProtocolError as error:
+            self._unreadable = str(error)
+        except Exception:  # noqa: BLE001 -- as in `run`
+            _log.exception("reading the whole store broke")
+            self._metrics.read_failed()
+        else:
+            self._unreadable = None
+        self._swept(began)
+
     async def _begin(self) -> None:
-        epoch = await self._store.epoch()
+        async with asyncio.timeout(READ_DEADLINE_SECONDS):
+            epoch = await self._store.epoch()
         plan_b = PlanBList(skew=self._skew, retention=self._retention)
         self._publication = Publication(epoch=epoch, overlap=self._store.overlap, plan_b=plan_b)
-        self._list = RevocationList.of(
-            (),
-            salts=self.salts,
-            epoch=epoch,
-            max_token_lifetime=self._max_token_lifetime,
-            now=self._clock.now(),
+        self._list = replace(
+            RevocationList.of(
+                (),
+                salts=self.salts,
+                epoch=epoch,
+                max_token_lifetime=self._max_token_lifetime,
+                now=self._clock.now(),
+            ),
+            prune_at=math.inf,  # that takes a second for a million: `_prune` does it in a thread
         )
         early, self._early = self._early, []
         self._merge(early)
@@ -203,14 +275,70 @@ class Feed:
         if publication is None:  # pragma: no cover -- `_begin` came before
             return
         with self._metrics.store("sweep" if sweep else "read"):
-            batch = await self._store.read(None if sweep else publication.position)
-        self._merge(await _parsed(batch.records))
-        publication.advance(batch.position)
-        if sweep and publication.prune(now=now):
-            self._changed()
-        self._metrics.read(len(batch.records))
+            if sweep:
+                position = await self._sweep(publication)
+            else:
+                batch = await self._store.read(publication.position)
+                position = batch.position
+                await self._absorb(publication, batch.records)
+        publication.advance(position)
+        if sweep:
+            await self._prune(publication, now=now)
 
-    def _succeeded(self, began: _Read) -> None:
+    async def _sweep(self, publication: Publication) -> int:
+        """Read everything, a portion at a time, and return the position to read on from."""
+        position = 0
+        async with aclosing(self._store.pages()) as pages:
+            while True:
+                async with asyncio.timeout(PAGE_DEADLINE_SECONDS):
+                    batch = await anext(pages, None)
+                if batch is None:
+                    return position
+                position = batch.position
+                await self._absorb(publication, batch.records)
+
+    async def _absorb(self, publication: Publication, records: Sequence[StoredRecord]) -> None:
+        """Publish what is new among *records*; others get the event loop meanwhile."""
+        changed, done = False, 0
+        portion: list[AnyLive] = []
+        for stored in records:
+            done += 1
+            if not publication.knows(stored.id, stored.position):
+                portion.append(Live.read(stored))
+                done += _JOINING * portion[-1].lines
+            if done >= _STRETCH:  # counted, not measured: what happens when is the same in every run
+                changed |= self._join(portion)
+                portion, done = [], 0
+                await asyncio.sleep(0)
+        changed |= self._join(portion)
+        self._metrics.read(len(records))
+        if changed:
+            self._changed()
+
+    async def _prune(self, publication: Publication, *, now: float) -> None:
+        """Drop what is out of force."""
+        dropped = 0
+        for number, some in enumerate(publication.prune_some(now=now)):
+            dropped += some
+            if number % _STEPS == 0:
+                await asyncio.sleep(0)
+        if dropped:
+            await self._compact(now)
+            self._changed()
+
+    async def _compact(self, now: float) -> None:
+        """Drop from the list what is out of force; what comes meanwhile is added to the result."""
+        before, self._meanwhile = self._list, []
+        if len(before) > _IN_BACKGROUND:
+            compacted = await asyncio.to_thread(before.compact, now=now)
+        else:
+            compacted = before.compact(now=now)
+        meanwhile, self._meanwhile = self._meanwhile, None
+        self._list = replace(compacted, prune_at=math.inf)
+        for news in meanwhile or ():
+            self._list = _merged(self._list, news, now=now)
+
+    def _succeeded(self, began: Moment) -> None:
         if self._fault is not None:
             _log.info("the store is read", records=len(self._publication or ()))
         self._fault = None
@@ -229,25 +357,49 @@ class Feed:
 
     def add(self, record: Record) -> None:
         """Publish *record*, which the store has acknowledged: this replica's readers get it at once."""
-        live = Live.of(record, position=0)
+        self._publish(Live.of(record, position=0))
+
+    def add_sheet(self, name: str, sheet: Sheet) -> None:
+        """Publish the tokens of *sheet*, which the store has acknowledged under *name*."""
+        self._publish(LiveSheet(id=name, sheet=sheet, position=0))
+
+    def _publish(self, live: AnyLive) -> None:
         if self._publication is None:
             self._early.append(live)
         else:
             self._merge([live])
 
-    def _merge(self, records: Sequence[Live]) -> None:
+    def _merge(self, records: Sequence[AnyLive]) -> None:
+        if self._join(records):
+            self._changed()
+
+    def _join(self, records: Sequence[AnyLive]) -> bool:
+        """Take *records* in and return whether any of them is new."""
         publication = self._publication
-        if publication is None:  # pragma: no cover -- callers have one
-            return
+        if publication is None or not records:
+            return False
         now = self._clock.now()
         new = publication.add(records, now=now)
         if new:
-            self._list = self._list.merge((entry for live in new for entry in live.entries), now=now)
-            self._changed()
+            self._list = _merged(self._list, new, now=now)
+            if self._meanwhile is not None:
+                self._meanwhile.append(new)
+        return bool(new)
 
     def _changed(self) -> None:
+        """Wake who waits for news: at once, or soon when that was a moment ago."""
         if self._publication is not None:
             self._metrics.rules(self._publication)
+        loop = asyncio.get_running_loop()
+        if self._waking is not None:
+            return
+        if loop.time() - self._woken >= WAKE_SECONDS:
+            self._wake()
+        else:
+            self._waking = loop.call_at(self._woken + WAKE_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._waking, self._woken = None, asyncio.get_running_loop().time()
         event, self._change = self._change, asyncio.Event()
         event.set()
 
@@ -272,16 +424,26 @@ class Feed:
     def drain(self) -> None:
         """Answer whatever is held, and hold nothing any more."""
         self._draining = True
-        self._changed()
+        self._wake()
         event, self._read = self._read, asyncio.Event()
         event.set()
 
 
-async def _parsed(records: Sequence[StoredRecord]) -> list[Live]:
-    if len(records) > _OFF_LOOP:
-        return await asyncio.to_thread(_parse, records)
-    return _parse(records)
-
-
-def _parse(records: Iterable[StoredRecord]) -> list[Live]:
-    return [Live.of(Record.from_bytes(stored.body), position=stored.position) for stored in records]
+def _merged(held: RevocationList, new: Iterable[AnyLive], *, now: float) -> RevocationList:
+    """Return *held* with what is new."""
+    singles: dict[bytes, int] = {}
+    others: list[Entry] = []
+    for live in new:
+        if isinstance(live, LiveSheet):
+            until = live.in_force_until
+            for fingerprint in live.sheet.singles():
+                if singles.get(fingerprint, 0) < until:
+                    singles[fingerprint] = until
+        else:
+            others += live.entries
+    merged = held.merge(others, now=now) if others else held
+    if singles:
+        merged = replace(merged, block=merged.block.merged(singles))
+    if len(merged) > MAX_ENTRIES:
+        raise ProtocolError(f"more than {MAX_ENTRIES} entries are in force: no validator takes such a list")
+    return merged

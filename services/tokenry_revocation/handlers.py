@@ -293,9 +293,8 @@ class Revocations:
             raise Problem(503, "the issuer's keys are not known here now", retry_after=RETRY_SECONDS)
         salt = service.fingerprints.salt
         publication = service.feed.publication
-        dead = {
-            entry.fingerprint for live in publication or () if live.type is RecordType.KEY for entry in live.entries
-        }
+        revoked = () if publication is None else publication.of_type(RecordType.KEY)
+        dead = {entry.fingerprint for live in revoked for entry in live.entries}
         others = keys.kids(issuer) - {target.kid}
         if not any(key_fingerprint(issuer, kid, salt=salt) not in dead for kid in others):
             raise Conflict("this would leave the issuer no key to sign with: publish another key first")

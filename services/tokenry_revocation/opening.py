@@ -16,7 +16,7 @@ from tokenry.errors import ConfigurationError
 from tokenry_revocation.ports import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from tokenry_revocation.ports import Batch, RevocationStore, StoredRecord
 
@@ -103,6 +103,10 @@ class OpeningStore:
     async def read(self, after: int | None) -> Batch:
         """Read the store."""
         return await self._opened.read(after)
+
+    def pages(self) -> AsyncGenerator[Batch, None]:
+        """Read all of the store in portions."""
+        return self._opened.pages()
 
     async def remember(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         """Remember in the store."""

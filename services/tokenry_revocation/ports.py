@@ -15,9 +15,12 @@ carry the whole service; one suite (`tests/contracts/test_revocation_store.py`) 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tokenry.errors import TokenryError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 # Far above any id that the service makes (a hash or a UUID), far below what a key column may hold.
 MAX_ID_CHARACTERS = 200
@@ -169,6 +172,18 @@ class RevocationStore(Protocol):
         Returns:
             At least every record that was acknowledged before this call began, is still in force, and is in
             no earlier batch of the chain; usually some that are (`overlap`), and some out of force.
+        """
+        ...
+
+    def pages(self) -> AsyncGenerator[Batch, None]:
+        """
+        Yield what `read(None)` returns, in portions and in no order: a million records need not lie in memory at once.
+
+        The position of the last batch is the one to read after; it counts only when all of them were taken. There
+        is at least one. Reading on lets others have the event loop; how much is held in between is bounded.
+
+        Raises:
+            StoreUnavailable: Also in the middle; what was yielded before is good, and the sweep is not complete.
         """
         ...
 

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
@@ -15,18 +16,23 @@ from aiohttp import hdrs, web
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import bearer_challenge
 from tokenry.revocation.signed import SIGNED_LIST_MEDIA_TYPE
-from tokenry.revocation.wire import BINARY_TYPE, LIST_HEADER, ListDocument, document_of, format_binary_list, format_list
+from tokenry.revocation.wire import BINARY_TYPE, LIST_HEADER, document_of, format_binary_list
 from tokenry.serving.application import authorization_values, deadline, read_body
 from tokenry.serving.problem import Problem
 from tokenry_revocation.authorization import NotAllowed, authorize_reading
 from tokenry_revocation.callers import authenticate
+from tokenry_revocation.cursors import Cursor, CursorGone
 from tokenry_revocation.instances import INSTANCE_HEADER, VIEWS, Instance, enforcing, merge, parse_report
 from tokenry_revocation.ports import StoreUnavailable
-from tokenry_revocation.publication import Cursor, CursorGone, document, entries_digest
+from tokenry_revocation.publication import entries_digest, written
 from tokenry_revocation.requests import InvalidRequest, parse_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tokenry_revocation.feed import Moment
     from tokenry_revocation.handlers import Service
+    from tokenry_revocation.live import AnyLive
     from tokenry_revocation.publication import Publication
     from tokenry_revocation.publisher import Publisher
 
@@ -35,7 +41,11 @@ MAX_WAIT_SECONDS: Final = 50.0  # common balancers cut a silent connection after
 MAX_REPORT_BYTES: Final = 64 * 1024
 LOOK_SECONDS: Final = 5.0  # a reader that has gone gives its place away after so long
 RETRY_SECONDS: Final = 1  # the first read of the store takes that long, or the store is away
-_OFF_LOOP: Final = 500  # records from which rendering is done in a thread
+MAX_JSON_RECORDS: Final = 100_000  # with two entries each as much as our own readers take as JSON (32 MiB)
+_AT_ONCE: Final = 500  # entries that are written without a pause: two milliseconds
+_PIECES_AT_ONCE: Final = 40  # of Plan B's list, 500 rows each: more are sent as they are written
+_GZIP_LEVEL_STREAMED: Final = 1
+_GZIP_BINARY_UNTIL: Final = 2**20
 _GZIP_LEVEL: Final = 5
 _GZIP_FROM: Final = 1024  # bytes below which compressing costs more than it saves
 _JSON: Final = "application/json"
@@ -85,12 +95,12 @@ class Readers:
         self._snapshots: dict[str, tuple[int, _Rendered]] = {}
         self._rendering = asyncio.Lock()
         self._packed: dict[bytes, bytes] = {}
-        self._changes: dict[tuple[str, int], bytes] = {}
+        self._changes: dict[str, bytes] = {}
         self._changes_of: tuple[int, float] = (-1, 0.0)
 
     # --- GET /revocations?from= -----------------------------------------------------------------------------
 
-    async def plan_b(self, request: web.Request) -> web.Response:
+    async def plan_b(self, request: web.Request) -> web.StreamResponse:
         """Answer a validator of Plan B."""
         await self._check_reader(request)
         try:
@@ -99,8 +109,33 @@ class Readers:
             raise Problem(400, str(error)) from None
         publication = self._publication()
         self._note_poll(request, None)
-        body = publication.plan_b.body(after=since, now=self._service.clock.now())
-        return await self._answer(request, body)
+        moment = self._service.feed.moment
+        pieces = publication.plan_b.pieces(after=since, now=self._service.clock.now())
+        body: list[bytes] = []
+        for piece in pieces:
+            body.append(piece)
+            if len(body) > _PIECES_AT_ONCE:
+                return await self._stream(request, chain(body, pieces), moment)
+            await asyncio.sleep(0)
+        return await self._answer(request, b"".join(body), moment)
+
+    async def _stream(self, request: web.Request, pieces: Iterator[bytes], moment: Moment) -> web.StreamResponse:
+        """Send a list that is too long to be held in memory for each validator that starts."""
+        response = web.StreamResponse(headers=self._stamp(moment))
+        response.content_type = _JSON
+        pack = zlib.compressobj(_GZIP_LEVEL_STREAMED, wbits=31) if _takes_gzip(request) else None
+        if pack is not None:
+            response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+        await response.prepare(request)
+        for piece in pieces:
+            data = piece if pack is None else pack.compress(piece)
+            if data:
+                await response.write(data)
+            await asyncio.sleep(0)
+        if pack is not None:
+            await response.write(pack.flush())
+        await response.write_eof()
+        return response
 
     # --- GET /revocations/changes ---------------------------------------------------------------------------
 
@@ -115,17 +150,17 @@ class Readers:
             self._note_poll(request, cursor)
             if not self._has_news(publication, cursor):
                 await self._hold(request, publication, cursor, wait)
-            body = self._render_changes(publication, cursor)
+            body, moment = await self._render_changes(publication, cursor)
         except CursorGone as error:
             raise Problem(410, str(error)) from None
-        return await self._answer(request, body)
+        return await self._answer(request, body, moment)
 
     def _has_news(self, publication: Publication, cursor: Cursor) -> bool:
         """
         Tell whether there is something to say; a reader that is ahead of this replica knows more than it
         does.
         """
-        return cursor.position <= publication.position and bool(publication.news(cursor))
+        return cursor.position <= publication.position and publication.has_news(cursor)
 
     async def _hold(self, request: web.Request, publication: Publication, cursor: Cursor, wait: float) -> None:
         """Return when there is news, or *wait* seconds are over; at once when too many are held."""
@@ -147,71 +182,94 @@ class Readers:
             self._held -= 1
             metrics.held.set(self._held)
 
-    def _render_changes(self, publication: Publication, cursor: Cursor) -> bytes:
-        """Return the answer to *cursor*; the same bytes for all readers with the same one."""
-        feed = self._service.feed
-        state = (publication.version, feed.as_of)
+    async def _render_changes(self, publication: Publication, cursor: Cursor) -> tuple[bytes, Moment]:
+        """Return the answer to *cursor*, the same bytes for all readers with the same one, and what it is of."""
+        memo, moment = cursor.format(), self._service.feed.moment
+        body = self._known_changes(publication).get(memo)
+        if body is not None:
+            return body, moment
+        news = publication.news(cursor)
+        if sum(live.lines for live in news) <= _AT_ONCE:
+            body = self._known_changes(publication)[memo] = b"".join(self._written(publication, news))
+            return body, moment
+        async with self._rendering:  # one at a time: most who wait for it want the same bytes
+            moment = self._service.feed.moment
+            known = self._known_changes(publication)
+            body = known.get(memo)
+            if body is None:
+                body = known[memo] = await _slowly(self._written(publication, publication.news(cursor)))
+            return body, moment
+
+    def _known_changes(self, publication: Publication) -> dict[str, bytes]:
+        """Return the answers that were written since anything changed."""
+        state = (publication.version, self._service.feed.as_of)
         if state != self._changes_of or len(self._changes) > _MAX_MEMO:
             self._changes, self._changes_of = {}, state
-        memo = (f"{cursor.digest:x}", cursor.position)
-        body = self._changes.get(memo)
-        if body is None:
-            news = publication.news(cursor)
-            body = self._changes[memo] = format_list(
-                document(
-                    news,
-                    cursor=publication.cursor(as_of=feed.as_of),
-                    salts=feed.salts,
-                    max_token_lifetime=self._service.terms.max_token_lifetime,
-                )
-            )
-        return body
+        return self._changes
+
+    def _written(self, publication: Publication, records: Iterable[AnyLive]) -> Iterator[bytes]:
+        feed = self._service.feed
+        return written(
+            records,
+            cursor=publication.cursor(as_of=feed.as_of),
+            salts=feed.salts,
+            max_token_lifetime=self._service.terms.max_token_lifetime,
+        )
 
     # --- GET /revocations/snapshot --------------------------------------------------------------------------
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer with everything in force."""
         await self._check_reader(request)
-        publication = self._publication()
+        publication, moment = self._publication(), self._service.feed.moment
         self._note_poll(request, None)
         binary = BINARY_TYPE in request.headers.get(hdrs.ACCEPT, "")
+        if not binary and len(publication) > MAX_JSON_RECORDS:
+            raise Problem(406, f"the list is too long for JSON: ask for it with Accept: {BINARY_TYPE}")
         form = "binary" if binary else "json"
-        etag = f'"{publication.epoch}-{entries_digest(publication)}-{form}"'
+        etag = _etag(publication, form)
         headers: dict[str, str] = {hdrs.ETAG: etag, hdrs.VARY: "Accept, Accept-Encoding"}
         if _matches(request.headers.getall(hdrs.IF_NONE_MATCH, ()), etag):
-            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers | self._stamp())
-        rendered = await self._rendered(publication, form)
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers | self._stamp(moment))
+        rendered, moment = await self._rendered(publication, form)
         return await self._answer(
             request,
             rendered.plain,
+            moment,
             packed=rendered.packed,
             content_type=BINARY_TYPE if binary else _JSON,
             headers=headers | {hdrs.ETAG: rendered.etag},
         )
 
-    async def _rendered(self, publication: Publication, form: str) -> _Rendered:
-        """Return the snapshot in *form*, rendered once for each version of what is published."""
+    async def _rendered(self, publication: Publication, form: str) -> tuple[_Rendered, Moment]:
+        """Return the snapshot in *form*, rendered once for each version of what is published, and what it is of."""
         async with self._rendering:
+            # Before anything is read of the list, and again for each who gets it while it is the same.
+            version, moment = publication.version, self._service.feed.moment
             held = self._snapshots.get(form)
-            if held is not None and held[0] == publication.version:
-                return held[1]
-            version, feed, terms = publication.version, self._service.feed, self._service.terms
-            etag = f'"{publication.epoch}-{entries_digest(publication)}-{form}"'
-            cursor = publication.cursor(as_of=feed.as_of)
+            if held is not None and held[0] == version:
+                return held[1], moment
+            etag = _etag(publication, form)
             if form == "binary":
-                full = document_of(feed.revocations, cursor=cursor.format())
+                plain, packed = await self._binary(publication)
             else:
-                full = document(
-                    list(publication),
-                    cursor=cursor,
-                    salts=feed.salts,
-                    max_token_lifetime=terms.max_token_lifetime,
-                )
-            render = partial(_render, full, binary=form == "binary", etag=etag)
-            rendered = await asyncio.to_thread(render) if len(publication) > _OFF_LOOP else render()
+                plain = await _slowly(self._written(publication, publication))
+                packed = await asyncio.to_thread(_gzip, plain) if len(plain) >= _GZIP_FROM else None
+            rendered = _Rendered(etag, plain, packed)
             self._snapshots[form] = (version, rendered)
-            self._service.metrics.list_bytes.labels(form).set(len(rendered.plain))
-            return rendered
+            self._service.metrics.list_bytes.labels(form).set(len(plain))
+            return rendered, moment
+
+    async def _binary(self, publication: Publication) -> tuple[bytes, bytes | None]:
+        feed = self._service.feed
+        full = document_of(feed.revocations, cursor=publication.cursor(as_of=feed.as_of).format())
+        if len(publication) <= _AT_ONCE:
+            plain = format_binary_list(full)
+        else:
+            plain = await asyncio.to_thread(format_binary_list, full)
+        # Fingerprints are as good as random: packing a long list takes a second and saves a tenth.
+        pack = _GZIP_FROM <= len(plain) <= _GZIP_BINARY_UNTIL
+        return plain, await asyncio.to_thread(_gzip, plain) if pack else None
 
     # --- GET /revocations/signed ----------------------------------------------------------------------------
 
@@ -283,25 +341,32 @@ class Readers:
         as_of = None if cursor is None else cursor.as_of / 1000
         self._service.instances.polled(instance, now=self._service.clock.now(), as_of=as_of)
 
-    def _stamp(self) -> dict[str, str]:
-        return {LIST_HEADER: self._service.feed.stamp().format()}
+    def _stamp(self, moment: Moment) -> dict[str, str]:
+        return {LIST_HEADER: self._service.feed.stamp(moment).format()}
 
     async def _answer(
         self,
         request: web.Request,
         plain: bytes,
+        moment: Moment,
         *,
         packed: bytes | None = None,
         content_type: str = _JSON,
         headers: dict[str, str] | None = None,
     ) -> web.Response:
-        """Return *plain*, packed where the reader takes that; the list's age is as of this moment."""
+        """
+        Return *plain*, packed where the reader takes that.
+
+        It is complete up to *moment*, noted before it was written, and its age is that of now: meanwhile there may be
+        news that it does not have.
+        """
         fields = dict(headers or {})
         body = plain
-        if len(plain) >= _GZIP_FROM and _takes_gzip(request):
+        pack = packed is not None or (len(plain) >= _GZIP_FROM and content_type == _JSON)
+        if pack and _takes_gzip(request):
             body = packed if packed is not None else await self._pack(plain)
             fields[hdrs.CONTENT_ENCODING] = "gzip"
-        return web.Response(body=body, content_type=content_type, headers=fields | self._stamp())
+        return web.Response(body=body, content_type=content_type, headers=fields | self._stamp(moment))
 
     async def _pack(self, plain: bytes) -> bytes:
         """Return *plain* packed; the same answer is packed once for all who get it."""
@@ -314,9 +379,17 @@ class Readers:
         return packed
 
 
-def _render(full: ListDocument, *, binary: bool, etag: str) -> _Rendered:
-    plain = format_binary_list(full) if binary else format_list(full)
-    return _Rendered(etag, plain, _gzip(plain) if len(plain) >= _GZIP_FROM else None)
+async def _slowly(pieces: Iterator[bytes]) -> bytes:
+    """Return *pieces* joined; others get the event loop between them."""
+    made = []
+    for piece in pieces:
+        made.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(made)
+
+
+def _etag(publication: Publication, form: str) -> str:
+    return f'"{publication.epoch}-{entries_digest(publication)}-{form}"'
 
 
 def _is_connected(request: web.Request) -> bool:

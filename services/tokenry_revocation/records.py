@@ -6,6 +6,7 @@ Invariants:
     * Its id is a keyed hash of what it revokes, so that the same revocation has the same id on every replica,
     and to
       post it again changes nothing.
+    * A token that was revoked for good is kept in a form of its own (`sheets.py`), everything else as JSON.
     * A record never changes. What takes one back is a record of its own.
 """
 
@@ -20,6 +21,7 @@ from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import b64url_decode, b64url_encode, dump_json, parse_json_object
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.planb import PlanBRow, PlanBType
+from tokenry_revocation.sheets import Sheet, is_sheet, line_name, parse_about, spelled_name
 
 FORMAT = 1  # of the bytes; a reader refuses what it does not know
 
@@ -111,27 +113,56 @@ class Record:
 
     def to_bytes(self) -> bytes:
         """Return the form that the store keeps."""
+        sheet = self.sheet
+        if sheet is not None:
+            return sheet.to_bytes(about=self._about())
         members = {
             "format": FORMAT,
-            "id": self.id,
             "type": self.type.value,
             "revoked_at": self.revoked_at,
             "in_force_until": self.in_force_until,
-            "propagated_by": self.propagated_by,
-            "plan_b_by": self.plan_b_by,
-            "actor": _actor_members(self.actor),
             "entries": [_entry_members(entry) for entry in self.entries],
             "plan_b": [_row_members(row) for row in self.plan_b],
         }
         optional = _present(
-            rule=self.rule,
-            reason=self.reason,
-            ticket=self.ticket,
             undoes=self.undoes,
             refresh_from=self.refresh_from,
             approved_by=None if self.approved_by is None else _actor_members(self.approved_by),
         )
-        return dump_json(members | optional)
+        return dump_json(members | self._about() | optional)
+
+    def _about(self) -> dict[str, Any]:
+        """Return what nobody needs in order to enforce it."""
+        return {
+            "id": self.id,
+            "propagated_by": self.propagated_by,
+            "plan_b_by": self.plan_b_by,
+            "actor": _actor_members(self.actor),
+        } | _present(rule=self.rule, reason=self.reason, ticket=self.ticket)
+
+    @property
+    def sheet(self) -> Sheet | None:
+        """Return the form in which a token that was revoked for good is kept; None for everything else."""
+        if self.type is not RecordType.TOKEN or not self.entries or self.in_force_until is None:
+            return None
+        columns = {entry.kind: entry.fingerprint or b"" for entry in self.entries if entry.single}
+        salts = {entry.salt for entry in self.entries}
+        cut_offs = {row.issued_before for row in self.plan_b}
+        if len(columns) != len(self.entries) or len(salts) > 1 or len(cut_offs) > 1:
+            return None
+        hashes: dict[PlanBType, bytes] = {}
+        for row in self.plan_b:
+            hashes[row.type] = hashes.get(row.type, b"") + base64.urlsafe_b64decode(row.hash or "")
+        return Sheet(
+            revoked_at=self.revoked_at,
+            in_force_until=self.in_force_until,
+            issued_before=cut_offs.pop() if cut_offs else self.revoked_at,
+            salt=salts.pop() or "",
+            ids=columns.get(Kind.JTI, b""),
+            tokens=columns.get(Kind.TOKEN, b""),
+            token_hashes=hashes.get(PlanBType.TOKEN, b""),
+            id_hashes=hashes.get(PlanBType.CLAIM, b""),
+        )
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Self:
@@ -141,6 +172,8 @@ class Record:
         Raises:
             ProtocolError: It is not a record of a form that we know.
         """
+        if is_sheet(body):
+            return cls.from_sheet(body)
         members = parse_json_object(body)
         if members.pop("format", None) != FORMAT:
             raise ProtocolError("a record of a form that is not known here")
@@ -157,10 +190,36 @@ class Record:
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"not a record ({type(error).__name__})") from None
 
+    @classmethod
+    def from_sheet(cls, body: bytes, *, line: int | None = None) -> Self:
+        """
+        Return the record that the *line* of a sheet is, counted from 0; None for a sheet of one line.
+
+        Raises:
+            ProtocolError: *body* is no sheet of a form that we know, or has no such line.
+        """
+        sheet, about = parse_about(body)
+        if not (0 <= line < sheet.lines if line is not None else sheet.lines == 1):
+            raise ProtocolError("a sheet has no such line")
+        try:
+            name = line_name(str(about.pop("id")), line or 0)
+            return cls(
+                id=name,
+                type=RecordType.TOKEN,
+                revoked_at=sheet.revoked_at,
+                in_force_until=sheet.in_force_until,
+                actor=Actor(**about.pop("actor")),
+                entries=sheet.entries(line or 0, name=name),
+                plan_b=sheet.plan_b() if line is None else (),
+                **about,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"not a record ({type(error).__name__})") from None
+
 
 def record_id(fingerprint: bytes) -> str:
-    """Return the id of the record whose canonical content has *fingerprint*."""
-    return base64.b32encode(fingerprint).decode("ascii").rstrip("=").lower()
+    """Return the id of the record whose canonical content has *fingerprint* (of a multiple of 40 bits)."""
+    return spelled_name(fingerprint)
 
 
 def _actor_members(actor: Actor) -> dict[str, Any]:

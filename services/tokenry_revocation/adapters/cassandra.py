@@ -7,7 +7,7 @@ How nothing is missed, and nothing lost (docs/adr/0003-revocation-store.md has t
 2. It is acknowledged only if a quorum confirmed the write within D of its stamp. Later confirmations count
    for nothing: it is written again under a new stamp, or refused. Both rows mean the same.
 3. A read notes the store's time before it asks, reads at a quorum from D + 2 S below the position that it
-   continues from, and names the noted time as its position.
+   continues from, and names the noted time as its position. While that time is uncertain it stays where it is.
 4. A full sweep reads every bucket that the registry names, and every write has registered its bucket first,
    so it relies on no clock at all.
 5. The log is written before the index by id: what `get` finds is in the log.
@@ -35,10 +35,11 @@ from tokenry_revocation.adapters.cassandra_schema import (
 from tokenry_revocation.adapters.cassandra_session import UNSET, CqlSession
 from tokenry_revocation.adapters.cassandra_statements import Statements
 from tokenry_revocation.adapters.store_clock import Estimate, Sample, StoreClock
+from tokenry_revocation.adapters.streams import merged
 from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable, check_lifetime, check_remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 
     from tokenry.clock import Clock
     from tokenry_revocation.adapters.cassandra_options import CassandraOptions
@@ -52,6 +53,8 @@ _log = logging.getLogger(__name__)
 WRITE_ATTEMPTS: Final = 2
 # Partitions read at the same time: enough to hide the network, too few to flood a node.
 CONCURRENT_READS: Final = 8
+# In a sweep, which is not in a hurry; it holds so many pages at a time.
+CONCURRENT_SWEEPS: Final = 3
 # A position further back than two hours is read like a sweep: by the buckets that exist.
 MAX_DELTA_BUCKETS: Final = 12
 MEASURE_SECONDS: Final = 10.0
@@ -176,8 +179,9 @@ class CassandraStore:
 
     async def read(self, after: int | None) -> Batch:
         """Read the log from the overlap below *after*, or whole, and all lasting records."""
-        # Before any question is asked: whatever is acknowledged from here on belongs to the next read.
-        now = self._store_clock.now_ms()
+        # Before any question is asked: whatever is acknowledged from here on belongs to the next read. While
+        # the time is uncertain the position stays, and everything above it is read, wherever it was placed.
+        now = self._store_clock.certain_ms()
         lasting, rows = await _all_of(
             [
                 self._session.rows(self._statements.select_lasting, (_LOG,)),
@@ -185,7 +189,18 @@ class CassandraStore:
             ]
         )
         records = sorted((_record(row) for row in (*lasting, *rows)), key=_position)
-        return Batch(records=tuple(records), position=max(now, after or 0))
+        return Batch(records=tuple(records), position=max(now or 0, after or 0))
+
+    async def pages(self) -> AsyncGenerator[Batch, None]:
+        """Yield all lasting records, then the log, some partitions at a time."""
+        now = self._store_clock.certain_ms() or 0
+        lasting = await self._session.rows(self._statements.select_lasting, (_LOG,))
+        yield Batch(records=tuple(map(_record, lasting)), position=now)
+        buckets = await self._session.rows(self._statements.select_buckets, (_LOG,))
+        partitions = ((bucket, shard, 0) for (bucket,) in buckets for shard in range(self._description.shards))
+        streams = (self._session.pages(self._statements.select_log, each) for each in partitions)
+        async for rows in merged(streams, at_once=CONCURRENT_SWEEPS):
+            yield Batch(records=tuple(map(_record, rows)), position=now)
 
     async def _in_time(self, write: Callable[[int], Coroutine[object, object, None]]) -> int:
         """Call *write* with a stamp until it returns within D of it; return the stamp."""
@@ -235,12 +250,13 @@ class CassandraStore:
         buckets = await self._session.rows(self._statements.select_buckets, (_LOG,))
         return await self._read_buckets((bucket for (bucket,) in buckets), since=0)
 
-    async def _read_from(self, since: int, *, now: int) -> list[Row]:
+    async def _read_from(self, since: int, *, now: int | None) -> list[Row]:
         first = self._bucket(max(0, since))
-        # Another writer's estimate may be ahead by 2 S; one bucket more for what the argument leaves out.
-        last = self._bucket(now + 2 * self._skew_ms) + 1
-        if last - first <= MAX_DELTA_BUCKETS:
-            return await self._read_buckets(range(first, last + 1), since=since)
+        if now is not None:
+            # Another writer's estimate may be ahead by 2 S; one bucket more for what the argument leaves out.
+            last = self._bucket(now + 2 * self._skew_ms) + 1
+            if last - first <= MAX_DELTA_BUCKETS:
+                return await self._read_buckets(range(first, last + 1), since=since)
         known = await self._session.rows(self._statements.select_buckets, (_LOG,))
         return await self._read_buckets((bucket for (bucket,) in known if bucket >= first), since=since)
 

@@ -28,7 +28,7 @@ from cassandra.query import UNSET_VALUE, SimpleStatement, tuple_factory
 from tokenry_revocation.ports import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from tokenry_revocation.adapters.cassandra_options import CassandraOptions
 
@@ -110,6 +110,25 @@ class CqlSession:
         """
         return await self._fetch(prepared.bind(values), profile=_READ)
 
+    async def pages(self, prepared: Driver, values: Row = ()) -> AsyncGenerator[Sequence[Row], None]:
+        """
+        Yield the rows of a prepared query a page at a time; the next one is under way meanwhile.
+
+        Raises:
+            StoreUnavailable: Not answered by a quorum in time.
+        """
+        waiter, response = self._begin(prepared.bind(values), profile=_READ)
+        try:
+            rows = await waiter.page()
+            while response.has_more_pages:
+                waiter.expect_another()
+                response.start_fetching_next_page()
+                yield rows
+                rows = await waiter.page()
+            yield rows
+        finally:
+            waiter.give_up()
+
     async def time_of(self, host: Driver) -> int:
         """Return what the clock of *host* says, in Unix milliseconds; raises StoreUnavailable."""
         ((told_ms,),) = await self._fetch(_CLOCK, profile=_READ, host=host)
@@ -140,11 +159,7 @@ class CqlSession:
             raise unavailable(error) from error
 
     async def _fetch(self, statement: Driver, *, profile: str, host: Driver = None) -> list[Row]:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
-        waiter = _Waiter()
-        response = self._session.execute_async(statement, execution_profile=profile, host=host)
-        response.add_callbacks(waiter.answer, waiter.fail)
+        waiter, response = self._begin(statement, profile=profile, host=host)
         rows = list(await waiter.page())
         while response.has_more_pages:
             # The driver's own iteration over pages would block the loop.
@@ -152,6 +167,14 @@ class CqlSession:
             response.start_fetching_next_page()
             rows.extend(await waiter.page())
         return rows
+
+    def _begin(self, statement: Driver, *, profile: str, host: Driver = None) -> tuple[_Waiter, Driver]:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        waiter = _Waiter()
+        response = self._session.execute_async(statement, execution_profile=profile, host=host)
+        response.add_callbacks(waiter.answer, waiter.fail)
+        return waiter, response
 
 
 class _Waiter:
@@ -166,6 +189,10 @@ class _Waiter:
 
     async def page(self) -> Sequence[Row]:
         return await self._page
+
+    def give_up(self) -> None:
+        """Nobody waits for the page any more."""
+        self._page.cancel()
 
     def answer(self, rows: Sequence[Row] | None) -> None:
         self._hand_over(partial(_set_result, self._page, rows or ()))

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable, check_lifetime, check_remembered
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from tokenry.clock import Clock
+
+_PAGE_ROWS = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +74,12 @@ class MemoryStore:
         now = self._clock.now()
         live = (r for r in self._all.log if r.in_force_until is None or r.in_force_until > now)
         return Batch(records=tuple(live), position=position)
+
+    async def pages(self) -> AsyncGenerator[Batch, None]:
+        """Yield everything in force."""
+        batch = await self.read(None)
+        for start in range(0, max(1, len(batch.records)), _PAGE_ROWS):
+            yield Batch(records=batch.records[start : start + _PAGE_ROWS], position=batch.position)
 
     async def remember(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         """Keep *value* for a while."""

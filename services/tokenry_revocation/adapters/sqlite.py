@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -24,7 +25,7 @@ from tokenry_revocation.adapters.lane import Lane, LaneFull
 from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable, check_lifetime, check_remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from tokenry.clock import Clock
@@ -38,6 +39,7 @@ CREATE_COMMAND: Final = "tokenry serve revocation --create-schema"
 
 # How long one process waits for another one's transaction; theirs take milliseconds.
 BUSY_SECONDS: Final = 5.0
+_BUSY_LOOK_SECONDS: Final = 0.01
 # What may wait for the writer: some seconds' worth. Beyond that the caller hears 503 rather than wait.
 WAITING_WRITES: Final = 10_000
 WAITING_READS: Final = 1_000
@@ -48,6 +50,8 @@ PURGE_MARGIN_SECONDS: Final = 24 * 3600
 PURGE_INTERVAL_SECONDS: Final = 600.0
 # A transaction of this many deletes takes some milliseconds.
 PURGE_ROWS: Final = 2_000
+# A portion of a sweep: read in some milliseconds, so that deltas in the same lane come in between.
+PAGE_ROWS: Final = 1_000
 
 _SCHEMA = """
 CREATE TABLE log (
@@ -114,7 +118,7 @@ def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connecti
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _enter_wal(connection, busy_seconds)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS, where fsync alone reaches only the drive's cache
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -122,6 +126,20 @@ def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connecti
         connection.close()
         raise
     return connection
+
+
+def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Switch to the write-ahead log; for this SQLite does not wait by itself while another process does the same."""
+    end = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_BUSY_LOOK_SECONDS)
+        else:
+            return
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
@@ -211,6 +229,19 @@ class SqliteStore:
         """Return the rows above *after*, or all in force."""
         scan = partial(_read, self._scanner, after, now=self._clock.now())
         return cast("Batch", await _outcome(self._scans, "read", scan))
+
+    async def pages(self) -> AsyncGenerator[Batch, None]:
+        """Yield the rows in force, by ascending position."""
+        now, after, position = self._clock.now(), 0, None
+        while True:
+            scan = partial(_read_page, self._scanner, after, now=now)
+            batch = cast("Batch", await _outcome(self._scans, "read", scan))
+            # What is above the first portion's position was written since: it is news of the next read as well.
+            position = batch.position if position is None else position
+            yield Batch(records=batch.records, position=position)
+            if len(batch.records) < PAGE_ROWS:
+                return
+            after = batch.records[-1].position
 
     async def remember(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         """Keep *value* for a while."""
@@ -381,12 +412,26 @@ def _read(connection: sqlite3.Connection, after: int | None, *, now: float) -> B
     # One read transaction, so that the position belongs to exactly these rows.
     connection.execute("BEGIN")
     with _transaction_end(connection):
-        row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
-        last = 0 if row is None else int(row[0])
+        last = _last_position(connection)
         condition, argument = (_IN_FORCE, now) if after is None else ("position > ?", after)
         rows = connection.execute(f"{_RECORD} WHERE {condition} ORDER BY position", (argument,))
         records = tuple(_record(row) for row in rows)
     return Batch(records=records, position=max(last, after or 0))
+
+
+def _read_page(connection: sqlite3.Connection, after: int, *, now: float) -> Batch:
+    connection.execute("BEGIN")
+    with _transaction_end(connection):
+        rows = connection.execute(
+            f"{_RECORD} WHERE position > ? AND {_IN_FORCE} ORDER BY position LIMIT ?", (after, now, PAGE_ROWS)
+        )
+        records = tuple(_record(row) for row in rows)
+        return Batch(records=records, position=_last_position(connection))
+
+
+def _last_position(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def _record(row: tuple[str, bytes, int | None, int]) -> StoredRecord:

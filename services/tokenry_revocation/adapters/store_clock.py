@@ -117,13 +117,28 @@ class StoreClock:
 
     def now_ms(self) -> int:
         """
-        Return the store's time in Unix milliseconds; in one process it never goes back.
+        Return the store's time in Unix milliseconds, as well as it is known; in one process it never goes back.
 
         Raises:
             StoreUnavailable: It has not been measured for too long.
         """
         with self._lock:
-            return self._advance(self._measured_ms(self._clock.monotonic()))
+            now = self._measured_ms(self._clock.monotonic())
+            return self._advance(now) if self._is_certain() else max(self._last_ms, math.floor(now))
+
+    def certain_ms(self) -> int | None:
+        """
+        Return the store's time in Unix milliseconds; None while its nodes disagree beyond what is allowed.
+
+        Their middle may be minutes away from every one of them then: whoever took it for the time would pass
+        over what is written meanwhile by those who know better.
+
+        Raises:
+            StoreUnavailable: It has not been measured for too long.
+        """
+        with self._lock:
+            now = self._measured_ms(self._clock.monotonic())
+            return self._advance(now) if self._is_certain() else None
 
     def writable_ms(self, monotonic: float) -> int:
         """
@@ -135,7 +150,7 @@ class StoreClock:
         with self._lock:
             now = self._measured_ms(monotonic)
             estimate = self._estimate
-            if estimate is not None and estimate.error_ms + _DRIFT_MS > self._skew_ms:
+            if estimate is not None and not self._is_certain():
                 error = round(estimate.error_ms)
                 raise StoreUnavailable(
                     f"the clocks of the store's nodes are uncertain by {error} ms, and {self._skew_ms} are"
@@ -161,6 +176,9 @@ class StoreClock:
                 now = self._clock.now() * 1_000_000
             self._last_timestamp = max(self._last_timestamp + 1, int(now))
             return self._last_timestamp
+
+    def _is_certain(self) -> bool:
+        return self._estimate is not None and self._estimate.error_ms + _DRIFT_MS <= self._skew_ms
 
     def _measured_ms(self, monotonic: float) -> float:
         if self._estimate is None or monotonic - self._estimated_at > STALE_AFTER_SECONDS:

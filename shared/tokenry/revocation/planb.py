@@ -27,7 +27,9 @@ from tokenry.revocation.fingerprints import plan_b_hash
 from tokenry.revocation.planb_rows import BUCKET_SECONDS, HASH_BYTES, TokenRow, TokenRows, hash_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from tokenry.revocation.planb_rows import Portion
 
 SEPARATOR: Final = "|"
 HASH_ALGORITHM: Final = "SHA-256"
@@ -363,9 +365,19 @@ class PlanBList:
 
     def prune(self, now: float) -> None:
         """Forget what is over at *now* (Unix seconds)."""
+        for _ in self.prune_some(now):
+            pass
+
+    def prune_some(self, now: float) -> Iterator[None]:
+        """Do the same in steps of a millisecond."""
         self._tokens.prune(now)
-        for key, held in [item for item in self._groups.items() if any(_is_over(each, now) for each in item[1])]:
-            self._regroup(key, tuple(each for each in held if not _is_over(each, now)))
+        keys = list(self._groups)
+        for start in range(0, len(keys), _PORTION):
+            yield
+            for key in keys[start : start + _PORTION]:
+                held = self._groups.get(key, ())
+                if any(_is_over(each, now) for each in held):
+                    self._regroup(key, tuple(each for each in held if not _is_over(each, now)))
 
     def _settles(self, row: PlanBRow) -> int:
         return max(row.revoked_at, settles_at(row.issued_before, skew=self._skew))
@@ -432,9 +444,10 @@ class PlanBList:
 
         The answer is that of the moment of the first piece, whatever happens to the list before the last one.
         """
+        portions = self._portions(after, now)
         yield b'{"meta":' + dump_json(self.meta(now)) + b',"revocations":['
         comma = b""
-        for portion in self._portions(after, now):
+        for portion in portions:
             yield comma + b",".join(map(_json, portion)) if portion else b""
             comma = b"," if portion else comma
         yield b"]}"
@@ -461,6 +474,7 @@ class PlanBList:
         return refresh.in_force(now, retention=self._retention)
 
     def _portions(self, after: float, now: float) -> Iterator[list[_Shown]]:
+        """Return what is shown, as of this moment, to be worked out a portion at a time."""
         refresh = self.refresh(now)
         reach = after
         if refresh is not None and refresh.timestamp > after:  # rows from its beginning on are shown again
@@ -469,12 +483,7 @@ class PlanBList:
         times = sorted(time for time in self._moments if time >= first)
         groups = [self._groups[key] for time in times for key in self._moments[time]]
         view = _View(now, self._skew, refresh)
-        for portion in self._tokens.portions(reach, size=_PORTION):
-            rows = [_Shown(row.names, row.hash, *view.times(row)) for row in portion.alive(now)]
-            yield [shown for shown in rows if shown.revoked_at > after]
-        for start in range(0, len(groups), _PORTION):
-            rows = [shown for group in groups[start : start + _PORTION] for shown in _shown(group, view)]
-            yield [shown for shown in rows if shown.revoked_at > after]
+        return _walk(self._tokens.portions(reach, size=_PORTION), groups, view, after)
 
 
 class _Held(NamedTuple):
@@ -539,6 +548,18 @@ _ID_ROW: Final = (
 _TOKEN_ROW: Final = (
     b'{"type":"TOKEN","revoked_at":%d,"data":{"token_hash":"%b","hash_algorithm":"SHA-256","issued_before":%d}}'
 )
+
+
+def _walk(
+    portions: Iterable[Portion], groups: Sequence[tuple[_Held, ...]], view: _View, after: float
+) -> Iterator[list[_Shown]]:
+    """Yield what is shown of *portions* and *groups* with `revoked_at` later than *after*, some hundred at a time."""
+    for portion in portions:
+        rows = [_Shown(row.names, row.hash, *view.times(row)) for row in portion.alive(view.now)]
+        yield [shown for shown in rows if shown.revoked_at > after]
+    for start in range(0, len(groups), _PORTION):
+        rows = [shown for group in groups[start : start + _PORTION] for shown in _shown(group, view)]
+        yield [shown for shown in rows if shown.revoked_at > after]
 
 
 def _shown(group: Iterable[_Held], view: _View) -> Iterator[_Shown]:

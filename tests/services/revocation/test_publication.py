@@ -1,5 +1,6 @@
 """What is new since a cursor: nothing is lost, whatever appears late, moves, or is read by another replica."""
 
+import hashlib
 import json
 import random
 from contextlib import suppress
@@ -13,12 +14,16 @@ from tokenry.errors import ProtocolError
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.fingerprints import plan_b_hash
 from tokenry.revocation.planb import PlanBList, PlanBRow, PlanBType, Refresh, global_rows
+from tokenry.revocation.wire import parse_list
 from tokenry.secret import Secret
 from tokenry_revocation import publication as publication_module
-from tokenry_revocation.publication import Cursor, CursorGone, Live, Publication, document, entries_digest
+from tokenry_revocation.cursors import Cursor, CursorGone
+from tokenry_revocation.live import Live, LiveSheet
+from tokenry_revocation.publication import Publication, document, entries_digest, written
 from tokenry_revocation.records import Actor, Record, RecordType
 from tokenry_revocation.requests import ClaimsTarget
 from tokenry_revocation.revoking import Fingerprints, Signature, Terms, draft_claims
+from tokenry_revocation.sheets import Sheet, spelled_name
 
 NOW = 1_800_000_000
 SALTS = {"s": bytes(32)}
@@ -82,15 +87,18 @@ def test_what_appears_below_the_position_within_the_overlap_is_news():
     made = publication(live("a", 100), overlap=20, position=100)
     cursor = made.cursor(as_of=NOW)
     made.add([live("late", 85)], now=NOW)
-    assert names(made.news(cursor)) == {"a", "late"}
+    assert names(made.news(cursor)) == {"late"}, "and of the rest only what lies beside it"
+    made.add([live("later", 86)], now=NOW)
+    assert names(made.news(cursor)) == {"late", "later"}
 
 
 def test_a_record_that_was_written_again_is_at_its_later_place():
     made = publication(live("a", 5), overlap=2, position=10)
+    before = made.cursor(as_of=NOW)
     made.add([live("a", 12)], now=NOW)
+    assert names(made.news(before)) == {"a"}
     made.advance(12)
-    assert names(made.window(11)) == {"a"}
-    assert names(made.window(3)) == {"a"}
+    assert made.news(made.cursor(as_of=NOW)) == []
     assert len(made) == 1
 
 
@@ -99,7 +107,7 @@ def test_what_is_out_of_force_is_not_taken_and_leaves():
     assert names(made) == {"a"}
     assert made.prune(now=NOW + 4) == 0
     assert made.prune(now=NOW + 5) == 1
-    assert names(made.window(0)) == set()
+    assert names(made) == set()
     assert made.counts[RecordType.GLOBAL] == 0
 
 
@@ -121,7 +129,7 @@ def test_the_version_grows_only_when_something_changes():
 
 
 def test_a_delta_that_is_longer_than_the_snapshot_is_worth_is_gone(monkeypatch):
-    monkeypatch.setattr(publication_module, "MAX_DELTA_RECORDS", 2)
+    monkeypatch.setattr(publication_module, "MAX_DELTA_ENTRIES", 2)
     made = publication(position=0)
     cursor = made.cursor(as_of=NOW)
     made.add([live(f"r{n}", n + 1) for n in range(3)], now=NOW)
@@ -130,7 +138,8 @@ def test_a_delta_that_is_longer_than_the_snapshot_is_worth_is_gone(monkeypatch):
 
 
 def test_a_cursor_comes_back_as_it_was_given_out():
-    cursor = Cursor(epoch=7, position=123, digest=2**64 - 1, as_of=NOW * 1000)
+    slices = (0, 2**64 - 1, 5)
+    cursor = Cursor(epoch=7, position=123, as_of=NOW * 1000, digest=2**64 - 1, width=500, first=7, slices=slices)
     assert Cursor.parse(cursor.format(), epoch=7) == cursor
     with pytest.raises(CursorGone):
         Cursor.parse(cursor.format(), epoch=8)
@@ -303,3 +312,125 @@ def test_a_row_of_plan_b_is_kept_with_its_true_cut_off():
         issued_before=NOW,
         revoked_at=NOW,
     )
+
+
+# --- tokens by the million --------------------------------------------------------------------------------
+
+
+def token_sheet(lines=1, *, until=NOW + 600, **columns):
+    chance = random.Random(lines + until)  # noqa: S311 -- a spread, not a secret
+    values = {"ids": chance.randbytes(16 * lines), "id_hashes": chance.randbytes(32 * lines), **columns}
+    return Sheet(revoked_at=NOW, in_force_until=until, issued_before=NOW, salt="s", **values)
+
+
+def tokens(name, lines=1, position=0, **changes):
+    bits = hashlib.sha256(name.encode()).digest()[: 20 if lines == 1 else 15]
+    return LiveSheet(id=spelled_name(bits), sheet=token_sheet(lines, **changes), position=position)
+
+
+def told(made, cursor=None):
+    """The ids and fingerprints that a reader is sent."""
+    records = made if cursor is None else made.news(cursor)
+    body = b"".join(written(records, cursor=made.cursor(as_of=NOW), salts=SALTS, max_token_lifetime=60))
+    return {(entry.id, entry.fingerprint) for entry in parse_list(body).entries}
+
+
+def test_tokens_are_told_like_everything_else():
+    one, many = tokens("one", 1, 3), tokens("many", 7, 4)
+    expected = {(entry.id, entry.fingerprint) for each in (one, many) for entry in each.entries}
+    made = publication(one, many, live("rule", 5), position=5)
+    assert told(made) == {*expected, ("rule", None)}
+    assert len(expected) == 8
+    assert len(made) == 9
+    assert made.counts[RecordType.TOKEN] == 8
+    assert told(made, publication().cursor(as_of=0)) == {*expected, ("rule", None)}
+    assert len(made.plan_b) == 8
+
+
+def test_what_is_written_in_pieces_is_the_document():
+    records = [tokens("one", 1, 3), live("rule", 5), tokens("many", 450, 4), live("undo", 6, undoes="rule")]
+    made = publication(*records, position=6)
+    terms = {"cursor": made.cursor(as_of=NOW), "salts": SALTS, "max_token_lifetime": 60}
+    pieces = list(written(records, **terms))
+    assert len(pieces) > 3
+    assert parse_list(b"".join(pieces)) == document(records, **terms)
+    assert parse_list(b"".join(written([], **terms))) == document([], **terms)
+
+
+def test_a_token_gets_its_place_and_its_news_once():
+    made = publication(position=1)
+    before = made.cursor(as_of=NOW)
+    made.add([tokens("one")], now=NOW)
+    assert len(told(made, before)) == 1
+    cursor = made.cursor(as_of=NOW)
+    assert not made.add([tokens("one", position=2)], now=NOW)
+    assert made.knows(tokens("one").id, 2)
+    assert not made.knows(tokens("one").id, 3)
+    made.advance(2)
+    assert not made.has_news(cursor)
+    assert not made.has_news(made.cursor(as_of=NOW))
+    assert len(told(made, before)) == 1
+
+
+def test_tokens_leave_when_they_are_out_of_force_and_the_digest_with_them():
+    made = publication(live("rule", 1), position=4)
+    digest = entries_digest(made)
+    made.add([tokens("one", 1, 2, until=NOW + 5), tokens("many", 3, 3, until=NOW + 6)], now=NOW)
+    assert made.prune(now=NOW + 5) == 1
+    assert made.prune(now=NOW + 6) == 1
+    assert (names(made), entries_digest(made), len(made)) == ({"rule"}, digest, 1)
+    assert len(made.plan_b) == 0
+
+
+def test_a_hash_is_kept_once_and_not_with_every_record():
+    made = publication(tokens("many", 5, 1))
+    (record,) = made
+    assert record.sheet.id_hashes == b""
+    assert len(made.plan_b) == 5
+
+
+def test_only_the_slices_that_changed_are_sent_again():
+    made = publication(overlap=4000, position=100_000)
+    made.add([live(f"r{n}", 96_000 + 10 * n) for n in range(400)], now=NOW)
+    cursor = made.cursor(as_of=NOW)
+    assert len(cursor.format()) < 512
+    made.add([live("late", 97_003)], now=NOW)
+    made.add([live("new", 100_400)], now=NOW)
+    sent = names(made.news(Cursor.parse(cursor.format(), epoch=7)))
+    assert {"late", "new"} <= sent
+    assert len(sent) <= 2 + 500 / 10
+
+
+def test_what_a_sweep_finds_below_all_readers_reaches_them_all_the_same():
+    made = publication(live("a", 1000), overlap=100, position=100_000)
+    cursor = made.cursor(as_of=NOW)
+    made.add([live("overlooked", 2000), tokens("token", position=3000)], now=NOW)
+    assert names(made.news(cursor)) == {"overlooked", tokens("token").id}
+    assert not made.add([live("overlooked", 2000), tokens("token", position=3000)], now=NOW)
+    assert not made.has_news(made.cursor(as_of=NOW))
+
+
+@pytest.mark.parametrize("overlap", [0, 500])
+def test_old_records_are_forgotten_as_news_and_never_as_records(monkeypatch, overlap):
+    monkeypatch.setattr(publication_module, "MAX_DELTA_ENTRIES", 50)
+    made = publication(overlap=overlap)
+    old = made.cursor(as_of=NOW)
+    for number in range(5_000):
+        made.add([live(f"r{number}", 100 * number + 1)], now=NOW)
+        made.advance(100 * number + 1)
+        if number == 4_980:
+            recent = made.cursor(as_of=NOW)
+    assert len(made) == 5_000
+    assert len(made._slices) < 200
+    with pytest.raises(CursorGone):
+        made.news(old)
+    assert {f"r{n}" for n in range(4_981, 5_000)} <= names(made.news(recent))
+
+
+def test_a_cursor_from_a_server_with_another_overlap_is_answered_with_more_and_never_less():
+    ours, theirs = publication(overlap=400, position=1000), publication(overlap=800, position=1000)
+    records = [live(f"r{n}", n) for n in range(300, 1000, 10)]
+    theirs.add(records[:-1], now=NOW)
+    ours.add(records, now=NOW)
+    sent = names(ours.news(theirs.cursor(as_of=NOW)))
+    assert records[-1].id in sent

@@ -40,6 +40,10 @@ class ShiftedStoreClock:
     def now_ms(self) -> int:
         return self._clock.now_ms() + self._shift_ms
 
+    def certain_ms(self) -> int | None:
+        certain = self._clock.certain_ms()
+        return None if certain is None else certain + self._shift_ms
+
     def writable_ms(self, monotonic: float) -> int:
         return self._clock.writable_ms(monotonic) + self._shift_ms
 
