@@ -47,7 +47,7 @@ def issuer():
     place = {}
 
     def token(grant_type, client, user=None, scope=None, **_):
-        now = int(time.time())
+        now, granted = int(time.time()), client.get_allowed_scope(scope or "")
         claims = {
             "iss": place["url"],
             "sub": client.client_id,
@@ -56,10 +56,10 @@ def issuer():
             "iat": now,
             "exp": now + 600,
             "jti": f"{now}",
-            "scope": scope or "",
+            "scope": granted,
         }
         text = jwt.encode({"alg": "ES256", "kid": "foreign-1", "typ": "at+jwt"}, claims, KEY)
-        return {"access_token": text, "token_type": "Bearer", "expires_in": 600, "scope": scope}
+        return {"access_token": text, "token_type": "Bearer", "expires_in": 600, "scope": granted}
 
     server = AuthorizationServer(
         app,
