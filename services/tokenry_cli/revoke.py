@@ -165,7 +165,7 @@ def list_(identity: Identity = "admin", context: ContextFile = None, output: Out
         return
     table = Table(title=f"{len(rows)} in force", title_justify="left", box=None, pad_edge=False)
     for name in ("id", "kind", "claims", "issued before", "until"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold", min_width=32 if name == "id" else None)
     for row in rows:
         table.add_row(
             row["id"], "+".join(row["kinds"]), escape(" ".join(row["names"])), _moment(row["issued_before"], ""),

@@ -75,7 +75,8 @@ def table(answer: Mapping[str, Any]) -> Table:
     late = sum(is_late(each) for each in validators)
     shown = Table(title=f"{len(validators)} validators, {late} late", title_justify="left", box=None, pad_edge=False)
     for name in ("name", "version", "heard of", "behind", "list age", "said by"):
-        shown.add_column(name, justify="right" if name in {"heard of", "behind", "list age"} else "left")
+        right = name in {"heard of", "behind", "list age"}
+        shown.add_column(name, overflow="fold", justify="right" if right else "left")
     for each in validators:
         style = "red" if is_late(each) else None
         shown.add_row(

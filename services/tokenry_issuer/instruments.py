@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from tokenry_issuer.key_schedule import KeyState
+from tokenry_issuer.live_tokens import LiveTokens
 from tokenry_issuer.realms import GRANT_TYPES, ClaimsProfile
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Instruments:
         self.metrics = metrics
         issued = metrics.counter("tokenry_tokens_issued", "Access tokens issued.", labels=("grant_type", "profile"))
         # Bound once: this is the hot path.
+        self.live = LiveTokens()
         self._issued = {
             (grant_type, profile): issued.labels(grant_type, str(profile))
             for grant_type in sorted(GRANT_TYPES)

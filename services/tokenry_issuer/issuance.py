@@ -241,6 +241,9 @@ class TokenIssuance:
             )
         minted = self._mint(grant)
         self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
+        self._instruments.live.issued(
+            realm=grant.realm.name, client_id=grant.client_id, subject=grant.subject, expires_at=minted.expires_at
+        )
         trail.add(
             subject=grant.subject,
             scope=format_scope(grant.scope),

@@ -24,6 +24,7 @@ from tokenry_revocation.acceptance import Acceptance
 from tokenry_revocation.approving import SecondPerson
 from tokenry_revocation.audit import AuditLog, write_to_log
 from tokenry_revocation.client_login import ClientLogin
+from tokenry_revocation.counting import Counting
 from tokenry_revocation.feed import Feed
 from tokenry_revocation.handlers import Revocations, Service
 from tokenry_revocation.instances import VIEWS, Instances
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from tokenry_revocation.rules import RuleObjects
     from tokenry_revocation.settings import Settings
 
-PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators")
+PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators", "/counters")
 WARN_AGE_SECONDS: Final = 15.0  # of the last complete read: thirty reads have failed
 REFUSE_AGE_SECONDS: Final = 60.0
 SHARE_SECONDS: Final = 10.0  # between two shares of this replica's view of the validators
@@ -133,6 +134,7 @@ def create_app(
     judge = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=feed, clock=clock)
     instances = Instances(settings.instance or socket.gethostname())
     acceptance = Acceptance(store=store, feed=feed, clock=clock, terms=terms, fingerprints=fingerprints, metrics=own)
+    counting = Counting(store=store, judge=judge, clock=clock, terms=terms, fingerprints=fingerprints)
     service = Service(
         clock=clock,
         terms=terms,
@@ -159,6 +161,7 @@ def create_app(
             limit=settings.second_person_share,
             seconds=int(settings.second_person_wait),
         ),
+        counting=counting,
         instances=instances,
         audit=AuditLog(audit),
         metrics=own,
@@ -253,6 +256,7 @@ def _add_routes(app: web.Application, service: Service, settings: Settings, publ
         web.post("/revocations/{id:[a-z2-7]{1,64}}/approve", revocations.approve),
         web.post("/oauth2/revoke", revocations.revoke_own),
         web.post("/notifications/REFRESH_FROM", revocations.refresh_from),
+        web.post("/counters", service.counting.push),
         web.get("/validators", readers.validators),
         web.post("/validators/reports", readers.report),
     ])  # fmt: skip

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from tokenry_revocation.audit import AuditLog
     from tokenry_revocation.callers import Judge
     from tokenry_revocation.client_login import ClientLogin
+    from tokenry_revocation.counting import Counting
     from tokenry_revocation.feed import Feed
     from tokenry_revocation.instances import Instances
     from tokenry_revocation.metrics import ServiceMetrics
@@ -117,6 +118,7 @@ class Service:
         acceptance: Writes records.
         feed: What is published.
         second_person: Keeps what has to be approved.
+        counting: Knows how many tokens live.
         instances: Which validators there are.
         audit: The audit log.
         metrics: Counts refusals.
@@ -135,6 +137,7 @@ class Service:
     acceptance: Acceptance
     feed: Feed
     second_person: SecondPerson
+    counting: Counting
     instances: Instances
     audit: AuditLog
     metrics: ServiceMetrics
@@ -199,16 +202,23 @@ class Revocations:
             # 4. say what it would do, or do it
             if dry_run:
                 self._service.audit.previewed(by, action=draft.type.value)
-                return self._preview(draft, caller)
+                return await self._preview(draft, revoke.target, caller)
             self._check_confirmed(revoke.target)
             attempt = None if key is None else self._attempt(caller, key, body)
-            if self._service.second_person.is_needed(draft, share=None):
+            if await self._needs_second_person(draft, revoke.target):
                 return await self._hold(draft, revoke.target, by, attempt)
             outcome = await self._service.acceptance.revoke(draft, by=by, attempt=attempt)
         except TokenryError as error:
             self._refuse(error, by, action="revoke")
         # 5. a token that had expired is not in force by the first record either: taken, as it was then
         return self._accepted(outcome, created=outcome.created or draft.stillborn)
+
+    async def _needs_second_person(self, draft: Draft, target: Target) -> bool:
+        """Ask the counters only where the answer depends on them."""
+        second = self._service.second_person
+        if not second.is_needed(draft, share=None):
+            return False
+        return second.is_needed(draft, share=(await self._service.counting.estimate(draft.type, target)).share)
 
     async def _hold(self, draft: Draft, target: Target, by: Signature, attempt: Attempt | None) -> web.Response:
         """Keep what one person asks for until another one approves it."""
@@ -299,19 +309,24 @@ class Revocations:
         if not any(key_fingerprint(issuer, kid, salt=salt) not in dead for kid in others):
             raise Conflict("this would leave the issuer no key to sign with: publish another key first")
 
-    def _preview(self, draft: Draft, caller: Caller) -> web.Response:
+    async def _preview(self, draft: Draft, target: Target, caller: Caller) -> web.Response:
         service, entries = self._service, draft.entries("dry-run")
         preview = RevocationList.of(
             entries, salts=service.feed.salts, epoch=1, max_token_lifetime=service.terms.max_token_lifetime
         )
         hit = preview.hits(caller.judged, now=draft.now)
+        counted = await service.counting.estimate(draft.type, target)
         return _json({
             "dry_run": True,
             "type": draft.type.value,
             "issued_before": next((e.issued_before for e in entries if e.issued_before is not None), None),
             "in_force_until": draft.in_force_until,
-            "clients": None,
-            "live_tokens": None,
+            "clients": counted.clients,
+            "live_tokens": counted.live_tokens,
+            "all_live_tokens": counted.total,
+            "as_of": counted.as_of,
+            "complete": counted.is_complete,
+            "needs_second_person": service.second_person.is_needed(draft, share=counted.share),
             "hits_caller": hit is not None,
         })  # fmt: skip
 

@@ -200,6 +200,12 @@ OPENAPI: Final[dict[str, Any]] = {
                 {"204": {"description": "Noted."}, **_refusals(s400="The report is not understood.")},
             )
         },
+        "/counters": {
+            "post": _guarded(
+                "An issuer's process counts the tokens that live",
+                {"204": {"description": "Kept."}, **_refusals(s400="Not what an issuer sends.", s413="Too much.")},
+            )
+        },
         "/healthz": {"get": {"summary": "Alive", "responses": {"200": {"description": "Yes."}}}},
         "/readyz": {
             "get": {

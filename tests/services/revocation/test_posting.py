@@ -546,6 +546,10 @@ async def test_a_dry_run_changes_nothing_and_says_what_is_known(world, service):
         "in_force_until": CUTOFF + LIFETIME + 120,
         "clients": None,
         "live_tokens": None,
+        "all_live_tokens": None,
+        "as_of": None,
+        "complete": False,
+        "needs_second_person": False,
         "hits_caller": True,
     }
     other = await service.post("CLAIM", {"claims": {"sub": "jdoe"}}, path="?dry_run=true")
