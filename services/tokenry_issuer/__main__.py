@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
-import secrets
 import sys
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,8 +17,7 @@ from tokenry_issuer.adapters.s3 import S3Store, make_client
 from tokenry_issuer.app import ISSUER, create_app
 from tokenry_issuer.envelope import read_envelope_key
 from tokenry_issuer.instruments import Instruments
-from tokenry_issuer.live_tokens import CounterPush, boot_name
-from tokenry_issuer.minting import JTI_BYTES, new_jti
+from tokenry_issuer.list_bearer import ListBearer
 from tokenry_issuer.settings import Settings, bucket_of, folder_of
 
 if TYPE_CHECKING:
@@ -29,10 +25,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from tokenry.jose.jwk import PrivateKey
-    from tokenry.sources.revocations import RevocationSource
-    from tokenry_issuer.app import Issuer
+    from tokenry.sources.revocations import Bearer, RevocationSource
     from tokenry_issuer.ports import ObjectStore
+
+LIST_HOLD = 1  # seconds for which the revocation service may hold a request of ours: more would be a list too old
 
 
 def compose(settings: Settings) -> Callable[[], web.Application]:
@@ -46,7 +42,8 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
 
     def make() -> web.Application:
         instruments = Instruments(Metrics(service="issuer"))
-        source = _revocation_source(settings, instruments)
+        bearer = None if settings.revocation_read_scope is None else ListBearer(settings.revocation_read_scope)
+        source = _revocation_source(settings, instruments, bearer)
         app = create_app(
             settings,
             clock=SystemClock(),
@@ -55,9 +52,10 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
             revocations=source,
             instruments=instruments,
         )
-        if source is not None and settings.revocation_url is not None:
+        if bearer is not None:
+            bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=SystemClock())
+        if source is not None:
             app.cleanup_ctx.append(_running(source))
-            app.cleanup_ctx.append(_pushing(settings, settings.revocation_url, app[ISSUER]))
         return app
 
     return make
@@ -71,7 +69,7 @@ def _store(settings: Settings) -> ObjectStore:
     return S3Store(bucket, prefix=prefix, client=client)
 
 
-def _revocation_source(settings: Settings, instruments: Instruments) -> RevocationSource | None:
+def _revocation_source(settings: Settings, instruments: Instruments, bearer: Bearer | None) -> RevocationSource | None:
     if settings.revocation_url is None:
         return None
     from tokenry.http.fetch import HttpFetcher
@@ -84,41 +82,12 @@ def _revocation_source(settings: Settings, instruments: Instruments) -> Revocati
         state_folder=settings.state_folder,
         # A kept list of any age is obeyed: it only refuses, and a revoked key stays revoked.
         refuse_age_seconds=math.inf,
+        # Tokens are exchanged on a list of a few seconds only.
+        hold_seconds=LIST_HOLD,
+        bearer=bearer,
         report_fetcher=HttpFetcher(),
         on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
     )
-
-
-def _pushing(settings: Settings, url: str, issuer: Issuer) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return the life of what pushes the counters of live tokens; the last push says that it is the last."""
-    from tokenry.http.fetch import HttpFetcher
-    from tokenry.sources.revocations import default_name
-
-    def signer() -> PrivateKey | None:
-        key = issuer.keyring.signer(lifetime=int(settings.max_token_lifetime))
-        return None if key is None else key.private
-
-    push = CounterPush(
-        issuer.instruments.live,
-        url=url,
-        issuer=settings.issuer,
-        instance=settings.instance or default_name("issuer"),
-        boot=boot_name(secrets.token_bytes(8)),
-        signer=signer,
-        new_jti=lambda: new_jti(secrets.token_bytes(JTI_BYTES)),
-        fetcher=HttpFetcher(),
-        clock=SystemClock(),
-    )
-
-    async def run(_app: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(push.run())
-        yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await push.push(final=True)
-
-    return run
 
 
 def _running(source: RevocationSource) -> Callable[[web.Application], AsyncIterator[None]]:

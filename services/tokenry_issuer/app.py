@@ -234,6 +234,7 @@ class Issuer:
                 keyring=self.keyring,
                 revocations=revocations,
                 clock=clock,
+                sleep=sleep,
             ),
             revocations=revocations,
             instruments=self.instruments,

@@ -228,7 +228,7 @@ class TokenIssuance:
         )
         # 6. to 9.
         if request.subject_token is not None:
-            grant = self._exchange(request, request.subject_token, client, credentials, confirmation, trail)
+            grant = await self._exchange(request, request.subject_token, client, credentials, confirmation, trail)
         else:
             user = await self._user(request, client, credentials, raw.address, trail)
             grant = grants.decide(
@@ -262,7 +262,7 @@ class TokenIssuance:
             issued_token_type=request.issued_token_type,
         )
 
-    def _exchange(
+    async def _exchange(
         self,
         request: TokenRequest,
         token: Secret,
@@ -273,7 +273,7 @@ class TokenIssuance:
     ) -> grants.Grant:
         if client.exchange is None:
             raise unauthorized_client()
-        subject = self._subjects.judge(token)
+        subject = await self._subjects.judge(token)
         trail.add(subject_jti=subject.jti, subject_client=subject.client_id)
         grant = grants.decide_exchange(
             request,

@@ -147,6 +147,12 @@ class Keyring:
         times = self._usable().signing(self._clock.now(), lifetime=lifetime)
         return None if times is None else self._keys[times.kid]
 
+    def signers(self, *, lifetime: int) -> tuple[SigningKey, ...]:
+        """Return the keys that are published, the one that signs first: for the issuer's own requests."""
+        first = self.signer(lifetime=lifetime)
+        published = (self._keys[key.kid] for key in self._usable().published(self._clock.now()))
+        return (*([] if first is None else [first]), *(key for key in published if key is not first))
+
     def jwk_set(self) -> JwkSet | None:
         """Return the JWK Set, or None when no key is published: an empty set means nothing good."""
         kids = tuple(key.kid for key in self._usable().published(self._clock.now()))

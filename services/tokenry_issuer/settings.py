@@ -34,6 +34,12 @@ class Settings(ServiceSettings):
         description="Base URL of the revocation service; its list decides what must not be issued. "
         "Default: none, and nothing in force is looked at.",
     )
+    revocation_read_scope: str | None = Field(
+        None,
+        pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,256}$",
+        description="Scope that the revocation service asks for before it shows its list (its "
+        "TOKENRY_LIST_READ_SCOPE): the issuer then gives itself tokens with it. Default: the list is open.",
+    )
     tokeninfo_url: Annotated[HttpUrl | None, Env("TOKENRY_TOKENINFO_URL")] = Field(
         None, description="Base URL of token info, for the metadata. Default: not offered there."
     )

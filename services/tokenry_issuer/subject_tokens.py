@@ -15,6 +15,8 @@ from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPol
 from tokenry.validation.validator import ANY_CONFIRMATION, Validator
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
     from tokenry.secret import Secret
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from tokenry_issuer.keyring import Keyring
 
 MAX_LIST_AGE = 5.0  # seconds
+NEXT_ANSWER = 1.5  # seconds within which a service that is well answers the reader's next request
+WAITS = 30  # looks at whether it did
 REMEMBERED = 2_000  # tokens; each is exchanged a few times at most
 
 
@@ -29,9 +33,17 @@ class SubjectTokens:
     """Judges subject tokens."""
 
     def __init__(
-        self, *, issuer: str, max_token_lifetime: int, keyring: Keyring, revocations: Revocations, clock: Clock
+        self,
+        *,
+        issuer: str,
+        max_token_lifetime: int,
+        keyring: Keyring,
+        revocations: Revocations,
+        clock: Clock,
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        """Judge tokens of *issuer*, verified with the keys of *keyring*, by *revocations*."""
+        """Judge tokens of *issuer*, verified with the keys of *keyring*, by *revocations*; wait by *sleep*."""
+        self._sleep = sleep
         self._keyring = keyring
         self._revocations = revocations
         self._clock = clock
@@ -43,16 +55,18 @@ class SubjectTokens:
         )
         self._validator = Validator(policy, remembered=REMEMBERED)
 
-    def judge(self, token: Secret) -> TokenInfo:
+    async def judge(self, token: Secret) -> TokenInfo:
         """
         Return what the subject token says, if it may be acted upon now.
+
+        Between two answers of the revocation service the list may be a moment too old: the next one is waited for.
 
         A token that is bound to a certificate is that of whoever sent it to the client, who has compared it.
 
         Raises:
             OAuthError: `invalid_request`: it may not (RFC 8693 section 2.2.2). 503: it cannot be told.
         """
-        age = self._revocations.age()
+        age = await self._list_age()
         try:
             return self._validator.validate(
                 token.reveal(),
@@ -66,3 +80,11 @@ class SubjectTokens:
             raise invalid_request("the subject token is not valid") from error
         except ValidatorNotReady as error:
             raise temporarily_unavailable("tokens cannot be judged now", retry_after=1) from error
+
+    async def _list_age(self) -> float | None:
+        for _ in range(WAITS):
+            age = self._revocations.age()
+            if age is None or not MAX_LIST_AGE < age < MAX_LIST_AGE + NEXT_ANSWER:
+                return age
+            await self._sleep(NEXT_ANSWER / WAITS)
+        return self._revocations.age()

@@ -77,6 +77,8 @@ class RevocationSource:
         refuse_age_seconds: Age from which the validator refuses; an older list on disk is enforced, but it
             is not enough to start with. Below a minute requests are held for less time, so that the list of a
             service that is well never gets that old.
+        hold_seconds: For how long a request is held open at most; default: as long as *refuse_age_seconds* allows.
+            Shorter: more requests, and a list whose age never grows beyond twice that.
         max_entries: A longer list is refused, with an alarm, and never cut.
         signed_list: Where the signed list is, the second source while the service is away.
         extension: Tells whether lists older than the refuse age are taken for now; started by this source.
@@ -100,6 +102,7 @@ class RevocationSource:
         state_key: str | None = None,
         skew_seconds: float = SKEW_SECONDS,
         refuse_age_seconds: float = REFUSE_AGE_SECONDS,
+        hold_seconds: int | None = None,
         max_entries: int = MAX_ENTRIES,
         signed_list: SignedListPlace | None = None,
         extension: ExtensionSource | None = None,
@@ -125,7 +128,7 @@ class RevocationSource:
             skew=skew_seconds,
             max_entries=max_entries,
             keeper=self._state,
-            hold_seconds=longest_hold(refuse_age=refuse_age_seconds, skew=skew_seconds),
+            hold_seconds=hold_seconds or longest_hold(refuse_age=refuse_age_seconds, skew=skew_seconds),
         )
         self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
         self._extension = extension
