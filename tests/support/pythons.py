@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 VERSIONS = ("3.11", "3.12", "3.13")
-TESTS = ("tests/shared", "tests/conformance")
+TESTS = ("tests/shared", "tests/frameworks", "tests/conformance")
 
 ROOT = Path(__file__).resolve().parents[2]
 # Without dependencies or isolation: everything, hatchling too, is in the locked requirements already.
