@@ -5,9 +5,11 @@ import threading
 
 import pytest
 import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.access_tokens import token
-from tokenry.serving.access_log import REDACTED, LineWriter, configure_logging, redact_text, redact_value
+from tokenry.serving.access_log import _SECRETS, REDACTED, LineWriter, configure_logging, redact_text, redact_value
 from tokenry.serving.keys import current_request_id
 from tokenry.serving.settings import ServiceSettings
 
@@ -146,3 +148,15 @@ def test_a_closed_pipe_is_survived():
     writer.write("x")
     writer.close()
     assert writer.dropped
+
+
+PIECES = [
+    *("eyJhbGciOi", "eyJ", ".", "x", "bearer", "Basic", "dpop", "authorization", "token", "password", "secret"),
+    *("access_token", " ", "\t", "\n", "\x1f", "\x85", "\u2003", ":", "=", "&", "é", "\udc80", "/oauth2/token"),
+]
+
+
+@settings(max_examples=300, derandomize=True)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_what_is_passed_over_quickly_is_what_the_expression_leaves_alone(text):
+    assert redact_text(text) == _SECRETS.sub(REDACTED, text)
