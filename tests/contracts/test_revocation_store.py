@@ -289,6 +289,42 @@ async def test_more_records_than_one_page_come_whole(store: RevocationStore, bac
 # --- ids ----------------------------------------------------------------------------------------------------
 
 
+async def test_the_pages_of_a_sweep_are_the_sweep(store: RevocationStore, backend: Backend) -> None:
+    records = [a_record(backend) for _ in range(1_203)]
+    key, late = a_record(backend, seconds=None), a_record(backend, seconds=MAX_TTL_SECONDS - 3600)
+    await asyncio.gather(*(store.append(record) for record in (*records, key, late)))
+    pages = [page async for page in store.pages()]
+    assert len(pages) > 1
+    assert all(len(page.records) <= 1_000 for page in pages)
+    seen = {record.id: unplaced(record) for page in pages for record in page.records}
+    assert {record.id: record for record in (*records, key, late)}.items() <= seen.items()
+
+
+async def test_what_is_appended_during_a_sweep_is_in_it_or_in_the_read_after_it(
+    replicas: Open, backend: Backend
+) -> None:
+    store, writer = await replicas(), await replicas()
+    await asyncio.gather(*(writer.append(a_record(backend)) for _ in range(1_100)))
+    meanwhile: list[StoredRecord] = []
+    seen: set[str] = set()
+    position = 0
+    async for page in store.pages():
+        meanwhile.append(a_record(backend))
+        await writer.append(meanwhile[-1])
+        seen |= ids(page)
+        position = page.position
+    assert len(meanwhile) > 1
+    assert {record.id for record in meanwhile} <= seen | ids(await store.read(position))
+
+
+async def test_a_sweep_has_a_page_and_may_be_left(store: RevocationStore) -> None:
+    start = (await store.read(None)).position
+    pages = store.pages()
+    assert (await anext(pages)).position >= start
+    await pages.aclose()
+    await store.ping()
+
+
 async def test_appending_the_same_record_again_changes_nothing(
     store: RevocationStore, backend: Backend
 ) -> None:
@@ -508,6 +544,7 @@ async def test_a_closed_store_says_that_it_is_unavailable(replicas: Open, backen
         store.get("id"),
         store.read(None),
         store.read(0),
+        anext(store.pages()),
         store.remember("key", b"", ttl_seconds=1),
         store.recall("key"),
         store.remember_member("group", "name", b"", ttl_seconds=1),

@@ -199,8 +199,9 @@ class CassandraStore:
         buckets = await self._session.rows(self._statements.select_buckets, (_LOG,))
         partitions = ((bucket, shard, 0) for (bucket,) in buckets for shard in range(self._description.shards))
         streams = (self._session.pages(self._statements.select_log, each) for each in partitions)
-        async for rows in merged(streams, at_once=CONCURRENT_SWEEPS):
-            yield Batch(records=tuple(map(_record, rows)), position=now)
+        async with contextlib.aclosing(merged(streams, at_once=CONCURRENT_SWEEPS)) as pages:
+            async for rows in pages:
+                yield Batch(records=tuple(map(_record, rows)), position=now)
 
     async def _in_time(self, write: Callable[[int], Coroutine[object, object, None]]) -> int:
         """Call *write* with a stamp until it returns within D of it; return the stamp."""

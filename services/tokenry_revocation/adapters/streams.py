@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
 T = TypeVar("T")
 
 
-async def merged(streams: Iterable[AsyncIterator[T]], *, at_once: int) -> AsyncIterator[T]:
+async def merged(streams: Iterable[AsyncGenerator[T, None]], *, at_once: int) -> AsyncGenerator[T, None]:
     """
     Yield what *streams* yield, in any order; the first failure ends them all and is raised.
 
@@ -20,9 +20,9 @@ async def merged(streams: Iterable[AsyncIterator[T]], *, at_once: int) -> AsyncI
         at_once: How many are read at the same time; each holds one item that was not taken yet.
     """
     waiting = iter(streams)
-    running: dict[asyncio.Task[T], AsyncIterator[T]] = {}
+    running: dict[asyncio.Task[T], AsyncGenerator[T, None]] = {}
 
-    def go_on(stream: AsyncIterator[T] | None) -> None:
+    def go_on(stream: AsyncGenerator[T, None] | None) -> None:
         if stream is not None:
             running[asyncio.ensure_future(_next(stream))] = stream
 
@@ -44,7 +44,9 @@ async def merged(streams: Iterable[AsyncIterator[T]], *, at_once: int) -> AsyncI
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        for stream in running.values():
+            await stream.aclose()
 
 
-async def _next(stream: AsyncIterator[T]) -> T:
+async def _next(stream: AsyncGenerator[T, None]) -> T:
     return await anext(stream)

@@ -80,6 +80,7 @@ class FaultyStore(MemoryStore):
         self.down = False
         self.loses_answers = False
         self.appended = 0
+        self.hold = None
 
     async def close(self):
         """Stay open: replicas of one test share it, and one may be stopped before another."""
@@ -102,6 +103,13 @@ class FaultyStore(MemoryStore):
     async def read(self, after):
         self._check()
         return await super().read(after)
+
+    async def pages(self):
+        self._check()
+        async for batch in super().pages():
+            yield batch
+            if self.hold is not None:
+                await self.hold.wait()
 
     async def remember(self, key, value, *, ttl_seconds):
         self._check()

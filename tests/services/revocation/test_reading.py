@@ -3,13 +3,16 @@
 import asyncio
 import gzip
 import re
+from dataclasses import replace
 
 import pytest
 
 from tests.services.revocation.conftest import ISSUER, LIFETIME, NOW
-from tokenry.revocation.entries import Kind
+from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.lists import RevocationList
 from tokenry.revocation.wire import BINARY_TYPE, parse_binary_list, parse_list
+from tokenry_revocation.ports import StoredRecord
+from tokenry_revocation.records import Actor, Record, RecordType
 
 NEWS_SECONDS = 1.0  # within which a held request is answered; promised for the way there and back
 
@@ -308,6 +311,106 @@ async def test_a_record_that_this_version_cannot_read_stops_the_clock_of_the_lis
     world.clock.advance(5)
     assert not await service.feed.read()
     assert (await service.get("/revocations/snapshot")).stamp.as_of == NOW - 2
+
+
+async def test_an_answer_claims_to_be_complete_up_to_its_content_and_not_up_to_its_end(world, service):
+    """While a long list is being written, other replicas take revocations, and this one reads of them."""
+    for number in range(600):
+        await world.store.append(stored_rule(number))
+    async with world.replica() as other:
+        await service.feed.read()
+        acknowledged, snapshots = {}, []
+
+        async def ask():
+            for accept in ["application/json", BINARY_TYPE] * 6:  # one after the other
+                answer = await service.get("/revocations/snapshot", headers={"Accept": accept})
+                snapshots.append(answer)
+
+        async def take():
+            while len(snapshots) < 12:
+                answer = await other.post("CLAIM", {"claims": {"sub": f"s{len(acknowledged)}"}})
+                acknowledged[answer.json["id"]] = world.clock.now()
+                world.clock.advance(5)
+                await service.feed.read()
+
+        await asyncio.gather(ask(), take())
+    assert len(acknowledged) > 5
+    for answer in snapshots:
+        binary = answer.headers["Content-Type"] == BINARY_TYPE
+        listed = parse_binary_list(answer.body) if binary else answer.list
+        promised = {name for name, at in acknowledged.items() if at < answer.stamp.as_of}
+        assert promised <= {entry.id for entry in listed.entries}
+
+
+def stored_rule(number):
+    entry = Entry(id=f"rule{number}", kind=Kind.ALL, issued_before=NOW - 100, in_force_until=NOW + 6000)
+    record = Record(
+        id=entry.id,
+        type=RecordType.GLOBAL,
+        revoked_at=NOW - 50,
+        in_force_until=NOW + 6000,
+        propagated_by=NOW,
+        plan_b_by=None,
+        actor=Actor(iss="i", sub="s"),
+        entries=(entry,),
+    )
+    return StoredRecord(id=record.id, body=record.to_bytes(), in_force_until=record.in_force_until)
+
+
+async def test_a_large_store_is_swept_beside_the_reads(world, service, monkeypatch):
+    monkeypatch.setattr("tokenry_revocation.feed._IN_BACKGROUND", 10)
+    for number in range(30):
+        await world.store.append(stored_rule(number))
+    await service.feed.read()
+    world.clock.advance(61)
+    world.store.hold = asyncio.Event()
+    assert await service.feed.read(), "the sweep hangs, and the list stays fresh"
+    assert (await service.get("/revocations/snapshot")).stamp.age == 2.0
+    await world.store.append(stored_rule(99))
+    world.clock.advance(1)
+    assert await service.feed.read()
+    assert len(service.feed.publication) == 31
+    world.store.hold.set()
+    await service.feed._sweeping
+    assert await service.feed.read()
+
+
+async def test_what_a_sweep_beside_the_reads_cannot_read_stops_the_clock_of_the_list(world, service, monkeypatch):
+    monkeypatch.setattr("tokenry_revocation.feed._IN_BACKGROUND", -1)
+    log = world.store._all.log
+    await world.store.append(stored_rule(0))
+    await service.feed.read()
+    log[0] = replace(log[0], id="odd", body=b'{"format":9}')
+    world.clock.advance(61)
+    assert await service.feed.read()
+    await service.feed._sweeping
+    assert not await service.feed.read()
+    log[0] = replace(stored_rule(0), position=1)
+    world.clock.advance(61)
+    await service.feed.read()
+    await service.feed._sweeping
+    assert await service.feed.read()
+
+
+async def test_a_list_too_long_for_json_is_offered_in_the_binary_form(world, service, monkeypatch):
+    monkeypatch.setattr("tokenry_revocation.reading.MAX_JSON_RECORDS", 1)
+    for _ in range(2):
+        await service.post("TOKEN", {"token": world.token()})
+    answer = await service.get("/revocations/snapshot", headers={"Accept": "application/json"})
+    assert answer.status == 406
+    assert BINARY_TYPE in answer.json["detail"]
+    assert (await service.get("/revocations/snapshot", headers={"Accept": BINARY_TYPE})).status == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+async def test_a_long_list_for_plan_b_is_sent_as_it_is_written(world, service, monkeypatch, coding):
+    monkeypatch.setattr("tokenry_revocation.reading._PIECES_AT_ONCE", 1)
+    for _ in range(3):
+        await service.post("TOKEN", {"token": world.token(iat=NOW - 60)})
+    answer = await service.get("/revocations?from=0", headers={"Accept-Encoding": coding})
+    assert len(answer.json["revocations"]) == 6
+    assert answer.stamp.as_of == NOW - 2
+    assert answer.headers.get("Content-Encoding") == (coding if coding == "gzip" else None)
 
 
 async def until(is_so, *, seconds):
