@@ -49,12 +49,12 @@ _SECRETS = re.compile(
 
 
 # One of these is in whatever the expression matches: it joins parts, or a name with its value.
-_IN_EVERY_SECRET = ". =:\t\n\r\v\f\x1c\x1d\x1e\x1f"
+_JOINERS = ". =:\t\n\r\v\f\x1c\x1d\x1e\x1f"
 
 
 def redact_text(text: str) -> str:
     """Return *text* with what looks like a token, a credential or an Authorization value replaced."""
-    if text.isascii() and not any(character in text for character in _IN_EVERY_SECRET):
+    if text.isascii() and not any(character in text for character in _JOINERS):
         return text  # most texts are names of ours; the expression takes several times as long
     return _SECRETS.sub(REDACTED, text)
 
