@@ -38,6 +38,7 @@ class Forge:
         now: When good tokens are issued, Unix seconds.
         lifetime: How long good ones live: the longest that the issuer's validators allow.
         client: Subject and client of good ones.
+        jti: The id of good ones.
     """
 
     issuer: str
@@ -46,6 +47,7 @@ class Forge:
     now: int
     lifetime: int
     client: str = "stock"
+    jti: str = "MTIzNDU2Nzg5MGFiY2RlZg"
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Return the claims of a good token with *changes*."""
@@ -57,7 +59,7 @@ class Forge:
             "azp": self.client,
             "exp": self.now + self.lifetime,
             "iat": self.now,
-            "jti": "MTIzNDU2Nzg5MGFiY2RlZg",
+            "jti": self.jti,
             "scope": "orders.read orders.write",
             "realm": "/services",
         }

@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,10 +21,14 @@ from tests.support.platform import Deployment
 from tests.support.processes import Process, Processes, free_port
 from tokenry_issuer import bootstrap
 from tokenry_issuer.envelope import read_envelope_key
-from tokenry_issuer.signing_keys import open_key, read_stored_key
+from tokenry_issuer.realms import RefusedObject
+from tokenry_issuer.signing_keys import StoredKey, open_key, read_stored_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from tokenry.jose.jwk import PrivateKey
+    from tokenry.jose.sealing import EnvelopeKey
 
 REALM: Final = "/services"
 PROBER: Final = "prober"  # may introspect; its allowance is there to be used up
@@ -122,21 +127,35 @@ class AttackedPlatform(Deployment):
     def forge(self, **changes: Any) -> Forge:
         """Return a forge that signs with the issuer's own, active key, from now on."""
         now = int(time.time())
-        members = {
+        members: dict[str, Any] = {
             "issuer": self._urls["issuer"],
             "audience": self._urls["issuer"],
-            "key": self._signing_key(now),
+            "key": self.signing_keys("token")[0],
             "now": now,
             "lifetime": 3600,
             "client": self.identities.client["client_id"],
+            "jti": uuid.uuid4().hex,
         }
         return Forge(**(members | changes))
 
-    def _signing_key(self, now: int) -> Any:
-        envelope = read_envelope_key(self._folder.envelope_key)
-        keys = [read_stored_key(path.read_bytes(), kid=path.stem) for path in (self.credentials / "keys").glob("*")]
-        active = max((key for key in keys if key.times.activate_at <= now), key=lambda key: key.times.activate_at)
-        return open_key(active, envelope=envelope).private
+    def signing_keys(self, use: str | None = None) -> list[PrivateKey]:
+        """Return the platform's own private keys that are active, the one that signs first; those of one *use*."""
+        now = time.time()
+        found = []
+        for path in (file for folder in self.credentials.rglob("*keys") for file in folder.glob("*.json")):
+            stored = read_stored_key(path.read_bytes(), kid=path.stem)
+            if stored.times.activate_at <= now and use in {None, str(stored.use)}:
+                found.append((stored.times.activate_at, stored))
+        found.sort(key=lambda pair: -pair[0])
+        envelopes = [read_envelope_key(path) for path in self._folder.root.glob("*.key")]
+        return [self._open(stored, envelopes) for _, stored in found]
+
+    @staticmethod
+    def _open(stored: StoredKey, envelopes: list[EnvelopeKey]) -> PrivateKey:
+        for envelope in envelopes:  # one for each role
+            with contextlib.suppress(RefusedObject):
+                return open_key(stored, envelope=envelope).private
+        raise AssertionError(f"no envelope key opens {stored.kid}")
 
     def basic(self, client_id: str) -> tuple[str, str]:
         """Return the credentials of a client."""
@@ -178,13 +197,16 @@ class AttackedPlatform(Deployment):
 
     def is_well(self) -> bool:
         """Tell whether each service answers a good request on a new connection as it should."""
+        return self.health() == {"tokeninfo": 200, "guarded": 200, "revocation": 200}
+
+    def health(self) -> dict[str, int]:
+        """Return the status of a good request to each service, on a new connection, with a fresh token."""
         token = self.fresh()
-        answers = [
-            call("GET", self.url("tokeninfo", "/oauth2/tokeninfo"), bearer=token).status,
-            call("GET", self.url("guarded", "/orders"), bearer=token).status,
-            call("GET", self.url("revocation", "/revocations/snapshot")).status,
-        ]
-        return answers == [200, 200, 200]
+        return {
+            "tokeninfo": call("GET", self.url("tokeninfo", "/oauth2/tokeninfo"), bearer=token).status,
+            "guarded": call("GET", self.url("guarded", "/orders"), bearer=token).status,
+            "revocation": call("GET", self.url("revocation", "/revocations/snapshot")).status,
+        }
 
 
 class Watch:
