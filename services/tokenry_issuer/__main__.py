@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
+import secrets
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,6 +21,8 @@ from tokenry_issuer.app import ISSUER, create_app
 from tokenry_issuer.envelope import read_envelope_key
 from tokenry_issuer.instruments import Instruments
 from tokenry_issuer.list_bearer import ListBearer
+from tokenry_issuer.live_tokens import CounterPush, boot_name
+from tokenry_issuer.minting import JTI_BYTES, new_jti
 from tokenry_issuer.settings import Settings, bucket_of, folder_of
 
 if TYPE_CHECKING:
@@ -25,7 +30,9 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from tokenry.jose.jwk import PrivateKey
     from tokenry.sources.revocations import Bearer, RevocationSource
+    from tokenry_issuer.app import Issuer
     from tokenry_issuer.ports import ObjectStore
 
 LIST_HOLD = 1  # seconds for which the revocation service may hold a request of ours: more would be a list too old
@@ -56,6 +63,8 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
             bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=SystemClock())
         if source is not None:
             app.cleanup_ctx.append(_running(source))
+        if settings.revocation_url is not None:
+            app.cleanup_ctx.append(_pushing(settings, settings.revocation_url, app[ISSUER]))
         return app
 
     return make
@@ -88,6 +97,38 @@ def _revocation_source(settings: Settings, instruments: Instruments, bearer: Bea
         report_fetcher=HttpFetcher(),
         on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
     )
+
+
+def _pushing(settings: Settings, url: str, issuer: Issuer) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return the life of what pushes the counters of live tokens; the last push says that it is the last."""
+    from tokenry.http.fetch import HttpFetcher
+    from tokenry.sources.revocations import default_name
+
+    def signer() -> PrivateKey | None:
+        key = issuer.keyring.signer(lifetime=int(settings.max_token_lifetime))
+        return None if key is None else key.private
+
+    push = CounterPush(
+        issuer.instruments.live,
+        url=url,
+        issuer=settings.issuer,
+        instance=settings.instance or default_name("issuer"),
+        boot=boot_name(secrets.token_bytes(8)),
+        signer=signer,
+        new_jti=lambda: new_jti(secrets.token_bytes(JTI_BYTES)),
+        fetcher=HttpFetcher(),
+        clock=SystemClock(),
+    )
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(push.run())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await push.push(final=True)
+
+    return run
 
 
 def _running(source: RevocationSource) -> Callable[[web.Application], AsyncIterator[None]]:
