@@ -29,9 +29,7 @@ START_OF_TIME = 1_800_000_000.0
 
 # The machine that runs this may be busy, so a slow example is no finding; the same examples are tried in
 # every run, and `--hypothesis-profile=explore` looks for new ones.
-settings.register_profile(
-    "tokenry", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("tokenry", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("tokenry")
 
@@ -126,9 +124,7 @@ def cassandra_keyspace(cassandra: CassandraEndpoint) -> Iterator[str]:
     session = cluster.connect()
     # Schema changes are slow on a busy machine, and the driver's 10 s are meant for queries.
     session.default_timeout = 60
-    session.execute(
-        f"CREATE KEYSPACE {name} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}"
-    )
+    session.execute(f"CREATE KEYSPACE {name} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}")
     yield name
     session.execute(f"DROP KEYSPACE IF EXISTS {name}")
     cluster.shutdown()

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 MAX_KEYS = 16  # of one client or trust rule: a rotation needs two
 
 
-def read_keys(
-    jwks: Mapping[str, Any], *, owner: str, algorithms: Collection[Algorithm] = (Algorithm.ES256,)
-) -> KeySet:
+def read_keys(jwks: Mapping[str, Any], *, owner: str, algorithms: Collection[Algorithm] = (Algorithm.ES256,)) -> KeySet:
     """
     Return the keys of a JWK Set that is written down in a stored object.
 

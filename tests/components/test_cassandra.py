@@ -38,13 +38,9 @@ def test_contact_points_that_cannot_be_meant_are_refused(text: str, monkeypatch:
 
 def test_contact_points_name_a_cluster_with_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENRY_TEST_CASSANDRA_CONTACT_POINTS", "10.0.0.1:9042, 10.0.0.2:9042")
-    assert support.existing_endpoint() == CassandraEndpoint(
-        contact_points=("10.0.0.1", "10.0.0.2"), port=9042
-    )
+    assert support.existing_endpoint() == CassandraEndpoint(contact_points=("10.0.0.1", "10.0.0.2"), port=9042)
 
 
-def test_the_cache_of_jars_lies_where_the_user_keeps_caches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_of_jars_lies_where_the_user_keeps_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert support.cache_directory() == tmp_path / "tokenry" / f"cassandra-{support.VERSION}"

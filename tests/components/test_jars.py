@@ -33,9 +33,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_missing_jar_is_fetched_once(repository: list[str], tmp_path: Path) -> None:
     said: list[str] = []
     for _ in range(2):
-        assert maven.fetch([JAR], tmp_path / "cache", say=said.append) == [
-            tmp_path / "cache" / "thing-1.0-linux.jar"
-        ]
+        assert maven.fetch([JAR], tmp_path / "cache", say=said.append) == [tmp_path / "cache" / "thing-1.0-linux.jar"]
     assert repository == [COORDINATES]
     assert len(said) == 1
 

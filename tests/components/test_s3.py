@@ -14,9 +14,7 @@ def test_an_object_is_read_back(s3_client: "S3Client", s3_bucket: str) -> None:
     assert s3_client.get_object(Bucket=s3_bucket, Key="a/b.json")["Body"].read() == b"{}"
 
 
-def test_a_conditional_read_of_what_is_known_is_answered_with_304(
-    s3_client: "S3Client", s3_bucket: str
-) -> None:
+def test_a_conditional_read_of_what_is_known_is_answered_with_304(s3_client: "S3Client", s3_bucket: str) -> None:
     etag = s3_client.put_object(Bucket=s3_bucket, Key="k", Body=b"1")["ETag"]
     with pytest.raises(ClientError) as caught:
         s3_client.get_object(Bucket=s3_bucket, Key="k", IfNoneMatch=etag)

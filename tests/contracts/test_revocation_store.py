@@ -122,9 +122,7 @@ async def store(replicas: Open) -> RevocationStore:
 _names = random.Random(20)  # noqa: S311 -- reproducible, not secret
 
 
-def a_record(
-    backend: Backend, *, body: bytes = b"{}", seconds: float | None = 600, name: str = ""
-) -> StoredRecord:
+def a_record(backend: Backend, *, body: bytes = b"{}", seconds: float | None = 600, name: str = "") -> StoredRecord:
     """A record that no other test has; with *seconds* None it is in force for ever."""
     until = None if seconds is None else int(backend.now() + seconds)
     return StoredRecord(id=name or f"r{_names.getrandbits(64):x}", body=body, in_force_until=until)
@@ -218,9 +216,7 @@ async def test_a_replica_continues_from_the_position_of_another(replicas: Open, 
     assert batch.position >= position
 
 
-async def test_a_lower_position_than_the_last_brings_everything_since(
-    store: RevocationStore, backend: Backend
-) -> None:
+async def test_a_lower_position_than_the_last_brings_everything_since(store: RevocationStore, backend: Backend) -> None:
     start = (await store.read(None)).position
     first, second = a_record(backend), a_record(backend)
     await store.append(first)
@@ -250,9 +246,7 @@ async def test_a_record_without_an_end_is_in_every_sweep(store: RevocationStore,
     assert unplaced(found) == key
 
 
-async def test_a_record_that_ends_late_is_in_sweep_and_delta(
-    store: RevocationStore, backend: Backend
-) -> None:
+async def test_a_record_that_ends_late_is_in_sweep_and_delta(store: RevocationStore, backend: Backend) -> None:
     position = (await store.read(None)).position
     lasting = a_record(backend, seconds=3 * 24 * 3600)
 
@@ -325,9 +319,7 @@ async def test_a_sweep_has_a_page_and_may_be_left(store: RevocationStore) -> Non
     await store.ping()
 
 
-async def test_appending_the_same_record_again_changes_nothing(
-    store: RevocationStore, backend: Backend
-) -> None:
+async def test_appending_the_same_record_again_changes_nothing(store: RevocationStore, backend: Backend) -> None:
     position = (await store.read(None)).position
     record = a_record(backend)
 
@@ -338,9 +330,7 @@ async def test_appending_the_same_record_again_changes_nothing(
     assert {unplaced(r) for r in batch.records if r.id == record.id} == {record}
 
 
-async def test_the_last_record_under_an_id_is_the_one_that_counts(
-    store: RevocationStore, backend: Backend
-) -> None:
+async def test_the_last_record_under_an_id_is_the_one_that_counts(store: RevocationStore, backend: Backend) -> None:
     position = (await store.read(None)).position
     for body, seconds in ((b"first", 600.0), (b"second", 900.0), (b"third", 900.0)):
         record = a_record(backend, name="the-same", body=body, seconds=seconds)
@@ -373,9 +363,7 @@ async def test_an_id_that_was_never_appended_is_not_found(store: RevocationStore
     assert await store.get("never") is None
 
 
-@pytest.mark.parametrize(
-    "name", ["'; DROP TABLE log; --", "käse|%_", "a/b?c=d&e", "\U0001f511" * 50, " ", "\\x00"]
-)
+@pytest.mark.parametrize("name", ["'; DROP TABLE log; --", "käse|%_", "a/b?c=d&e", "\U0001f511" * 50, " ", "\\x00"])
 async def test_an_id_is_taken_as_it_is(store: RevocationStore, backend: Backend, name: str) -> None:
     record = a_record(backend, name=name)
 
@@ -400,9 +388,7 @@ async def test_a_body_of_the_largest_size_is_kept_whole(store: RevocationStore, 
 # --- many at once -------------------------------------------------------------------------------------------
 
 
-async def test_a_chain_of_reads_misses_nothing_that_several_replicas_append(
-    replicas: Open, backend: Backend
-) -> None:
+async def test_a_chain_of_reads_misses_nothing_that_several_replicas_append(replicas: Open, backend: Backend) -> None:
     """At each read, everything acknowledged before it began must have come."""
     writers = [await replicas(), await replicas()]
     reader = await replicas()
@@ -500,9 +486,7 @@ async def test_a_group_is_recalled_whole_and_alone(replicas: Open) -> None:
     ("value", "ttl_seconds"),
     [(b"", 0), (b"", -1), (b"", MAX_TTL_SECONDS + 1), (b"x" * (MAX_VALUE_BYTES + 1), 60)],
 )
-async def test_what_no_store_remembers_is_refused(
-    store: RevocationStore, value: bytes, ttl_seconds: int
-) -> None:
+async def test_what_no_store_remembers_is_refused(store: RevocationStore, value: bytes, ttl_seconds: int) -> None:
     with pytest.raises(ValueError, match="a remembered value"):
         await store.remember("key-of-its-own", value, ttl_seconds=ttl_seconds)
     with pytest.raises(ValueError, match="a remembered value"):
@@ -520,9 +504,7 @@ async def test_the_epoch_is_the_same_for_all_replicas(replicas: Open) -> None:
     assert await one.epoch() == await other.epoch() > 0
 
 
-async def test_what_was_acknowledged_is_there_after_the_store_was_closed(
-    replicas: Open, backend: Backend
-) -> None:
+async def test_what_was_acknowledged_is_there_after_the_store_was_closed(replicas: Open, backend: Backend) -> None:
     first = await replicas()
     records = [a_record(backend), a_record(backend, seconds=None)]
     await append_all(first, records)

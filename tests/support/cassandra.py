@@ -276,9 +276,7 @@ class CassandraNode:
             "seed_provider": [
                 {
                     "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-                    "parameters": [
-                        {"seeds": ",".join(f"{seed}:{self._storage_port}" for seed in self._seeds)}
-                    ],
+                    "parameters": [{"seeds": ",".join(f"{seed}:{self._storage_port}" for seed in self._seeds)}],
                 }
             ],
             "auto_snapshot": False,  # dropping a keyspace must not keep a copy of it
@@ -422,9 +420,7 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.support.cassandra", description="Cassandra for tests."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.support.cassandra", description="Cassandra for tests.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="fetch and check the jars")
     commands.add_parser("lock", help="resolve the jars anew and rewrite the lock file")

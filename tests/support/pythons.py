@@ -38,9 +38,7 @@ def _on_path(version: str) -> Path | None:
 def _of_pyenv(version: str) -> Path | None:
     command = shutil.which("pyenv")
     root = (
-        subprocess.run([command, "root"], capture_output=True, text=True, check=False).stdout.strip()
-        if command
-        else ""
+        subprocess.run([command, "root"], capture_output=True, text=True, check=False).stdout.strip() if command else ""
     )
     versions = (Path(root) if root else Path.home() / ".pyenv") / "versions"
     found = sorted(versions.glob(f"{version}*/bin/python{version}"))

@@ -34,9 +34,7 @@ _PARAMETERS: Final = {
 }
 
 
-def parse_store_url(
-    url: str, *, username: str | None = None, password: Secret | None = None
-) -> StoreLocation:
+def parse_store_url(url: str, *, username: str | None = None, password: Secret | None = None) -> StoreLocation:
     """
     Return what *url* names: the path of a SQLite file, or the options of a Cassandra store.
 
@@ -128,13 +126,9 @@ def _sqlite_path(parts: SplitResult) -> Path:
     return Path(path)
 
 
-def _cassandra_options(
-    parts: SplitResult, *, username: str | None, password: Secret | None
-) -> CassandraOptions:
+def _cassandra_options(parts: SplitResult, *, username: str | None, password: Secret | None) -> CassandraOptions:
     if "@" in parts.netloc:
-        raise ConfigurationError(
-            ["the store's URL holds no user name and no password: set them by themselves"]
-        )
+        raise ConfigurationError(["the store's URL holds no user name and no password: set them by themselves"])
     values = _parameters(parts.query)
     return CassandraOptions(
         contact_points=tuple(_host_and_port(text) for text in parts.netloc.split(",") if text),
@@ -152,9 +146,7 @@ def _parameters(query: str) -> dict[str, str]:
     pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=32)
     unknown = sorted({name for name, _ in pairs} - _PARAMETERS)
     if unknown:
-        raise ConfigurationError(
-            [f"the store's URL has a parameter {name!r}, which means nothing" for name in unknown]
-        )
+        raise ConfigurationError([f"the store's URL has a parameter {name!r}, which means nothing" for name in unknown])
     if len(dict(pairs)) != len(pairs):
         raise ConfigurationError(["the store's URL gives one parameter twice"])
     return dict(pairs)
@@ -168,9 +160,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 def _tls(values: Mapping[str, str]) -> TlsOptions | None:
-    files = {
-        name: Path(values[name]) for name in ("ca_file", "certificate_file", "key_file") if name in values
-    }
+    files = {name: Path(values[name]) for name in ("ca_file", "certificate_file", "key_file") if name in values}
     if not _flag(values, "tls", default=bool(files)):
         if files:
             raise ConfigurationError(["the store's URL names files for TLS and turns TLS off"])
