@@ -164,6 +164,7 @@ class Issuer:
         self._settings = settings
         self._store = store
         self._uniform = chance.uniform
+        self._sleep = sleep
         self._lifetime = int(settings.max_token_lifetime)
         self.health, self.metrics, self.instruments = Health(), instruments.metrics, instruments
         self.revocations = revocations
@@ -259,6 +260,7 @@ class Issuer:
             self.revocations,
             max_age=int(self._settings.jwks_max_age),
             uniform=self._uniform,
+            sleep=self._sleep,
         )
         documents = MetadataEndpoints(self._settings, self.credentials, self.keyring)
         path = urlsplit(self._settings.issuer).path.rstrip("/")

@@ -19,6 +19,7 @@ from tokenry_issuer.tls_clients import TlsMethod
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Awaitable, Callable
 
     from tokenry_issuer.credentials import Credentials
     from tokenry_issuer.instruments import Instruments
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tokenry_issuer.registry import Registry
     from tokenry_issuer.settings import Settings
 
+FIRST_KEYS_SECONDS = 1.0  # for which a request waits at start: a 503 would cost its sender a pause of that length
+FIRST_KEYS_LOOKS = 20
 METADATA_MAX_AGE = 300  # seconds; as long as the longest of a JWK Set
 LEAST_MAX_AGE = 0.5  # of the configured one: jitter only shortens, so that caches do not expire together
 
@@ -64,20 +67,36 @@ class TokenEndpoint:
 class JwkSetEndpoint:
     """`GET /.well-known/jwks.json` and its alias (RFC 7517 section 5)."""
 
-    def __init__(self, keyring: Keyring, revocations: Revocations, *, max_age: int, uniform: random.Random) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        revocations: Revocations,
+        *,
+        max_age: int,
+        uniform: random.Random,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
         """Publish the keys of *keyring* that *revocations* does not name, cacheable for *max_age* seconds."""
+        self._sleep = sleep
         self._keyring = keyring
         self._revocations = revocations
         self._max_age = max_age
         self._uniform = uniform
 
     async def get(self, request: web.Request) -> web.Response:
-        """Answer with the JWK Set, or 304 when the caller has it."""
+        """Answer with the JWK Set, or 304 when the caller has it; at start, a moment is waited for it."""
+        published = self._published()
+        for _ in range(0 if published is not None else FIRST_KEYS_LOOKS):
+            await self._sleep(FIRST_KEYS_SECONDS / FIRST_KEYS_LOOKS)
+            if (published := self._published()) is not None:
+                break
+        return self._answer(request, published)
+
+    def _published(self) -> JwkSet | None:
         revoked = self._revocations.current()
         if revoked is not None:
             self._keyring.obey(revoked)
-        published = None if self._revocations.waiting else self._keyring.jwk_set()
-        return self._answer(request, published)
+        return None if self._revocations.waiting else self._keyring.jwk_set()
 
     async def get_list_keys(self, request: web.Request) -> web.Response:
         """Answer with the keys that signed revocation lists are verified with, never those of tokens."""

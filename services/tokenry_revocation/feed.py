@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tokenry_revocation.sheets import Sheet
 
 READ_INTERVAL_SECONDS: Final = 0.5  # promised: the other replicas read the store at least this often
+START_INTERVAL_SECONDS: Final = 0.05  # before the first read has succeeded
 SWEEP_SECONDS: Final = 60.0  # between two reads of everything
 READ_DEADLINE_SECONDS: Final = 5.0  # of one read; a full one of a million records has its own
 PAGE_DEADLINE_SECONDS: Final = 10.0  # of one portion of a sweep, however many there are
@@ -192,7 +193,9 @@ class Feed:
                 # A defect must not end the loop: readers would see a list that grows old and never know why.
                 self._failed(f"the reader broke ({type(error).__name__})")
                 _log.exception("reading the store broke")
-            await asyncio.sleep(max(0.0, began + READ_INTERVAL_SECONDS - loop.time()))
+            # Readers wait for the first list, and a store that is being opened will be open in a moment.
+            interval = START_INTERVAL_SECONDS if self._last_read is None else READ_INTERVAL_SECONDS
+            await asyncio.sleep(max(0.0, began + interval - loop.time()))
 
     async def close(self) -> None:
         """End what goes on beside the reads."""

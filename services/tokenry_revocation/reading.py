@@ -40,6 +40,7 @@ DEFAULT_WAIT_SECONDS: Final = 25.0
 MAX_WAIT_SECONDS: Final = 50.0  # common balancers cut a silent connection after 60
 MAX_REPORT_BYTES: Final = 64 * 1024
 LOOK_SECONDS: Final = 5.0  # a reader that has gone gives its place away after so long
+FIRST_LIST_SECONDS: Final = 1.0  # for which a reader's first request waits for our own first read of the store
 RETRY_SECONDS: Final = 1  # the first read of the store takes that long, or the store is away
 MAX_JSON_RECORDS: Final = 100_000  # with two entries each as much as our own readers take as JSON (32 MiB)
 _AT_ONCE: Final = 500  # entries that are written without a pause: two milliseconds
@@ -221,6 +222,8 @@ class Readers:
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer with everything in force."""
         await self._check_reader(request)
+        if self._service.feed.publication is None:
+            await self._service.feed.wait_for_news(ahead=True, seconds=FIRST_LIST_SECONDS)
         publication, moment = self._publication(), self._service.feed.moment
         self._note_poll(request, None)
         binary = BINARY_TYPE in request.headers.get(hdrs.ACCEPT, "")

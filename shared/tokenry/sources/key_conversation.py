@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tokenry.sources.events import Reporter
 
 COOLDOWN_SECONDS: Final = 10.0  # between two fetches that were caused by unknown keys
+FIRST_PAUSE_SECONDS: Final = 0.5  # after the first failure: where all start at once, the other side is there then
 METADATA_SECONDS: Final = 3600.0  # endpoints move seldom
 FETCH_DEADLINE_SECONDS: Final = 5.0
 _JITTER: Final = 0.1
@@ -66,7 +67,7 @@ class KeyConversation:
         self._refresh_seconds = refresh_seconds
         self._reporter = reporter
         self._uniform = uniform
-        self._backoff = Backoff(longest=refresh_seconds / 2, uniform=uniform)
+        self._backoff = Backoff(first=FIRST_PAUSE_SECONDS, longest=refresh_seconds / 2, uniform=uniform)
         self._etag: str | None = None
         self._due = float("-inf")
         self._metadata_due = float("-inf") if metadata_uris else float("inf")

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS: Final = 25  # below the 30 s after which many proxies give up on a silent server
 POLL_SECONDS: Final = 28.0  # where nothing is held open; jitter shortens it to 25 at most
 _POLL_JITTER: Final = 3 / 28
+FIRST_PAUSE_SECONDS: Final = 0.5  # after the first failure: where all start at once, the other side is there then
 _LONGEST_PAUSE_SECONDS: Final = 25.0  # between tries while nothing answers
 FETCH_SECONDS: Final = 2.0  # what an exchange may take beyond the time that the server holds it
 # Two of them in a row, the read of the store behind them, and room for a slow answer.
@@ -148,7 +149,7 @@ class RevocationConversation:
         self._cursor: str | None = None
         self._etag: str | None = None
         self._accepted_epoch: int | None = None
-        self._backoff = Backoff(longest=_LONGEST_PAUSE_SECONDS, uniform=uniform)
+        self._backoff = Backoff(first=FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS, uniform=uniform)
         self._due = float("-inf")
         self._asked_changes = False
         self._asked_wait = 0

@@ -1,13 +1,17 @@
 """JWK Set, metadata, health: what everybody may read."""
 
 import json
+import random
 
 import jwt
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from tests.services.issuer.support import DAY, ISSUER_URL, running
 from tokenry.jose.jwks import KeySet
 from tokenry.sources.metadata import metadata_urls, parse_metadata
+from tokenry_issuer.handlers import JwkSetEndpoint
+from tokenry_issuer.keyring import JwkSet
 from tokenry_issuer.metadata import build_metadata, metadata_paths
 
 JWKS = ["/.well-known/jwks.json", "/oauth2/connect/keys"]
@@ -102,6 +106,40 @@ async def test_without_keys_the_set_is_503_and_never_empty():
         assert answer.status == 503
         assert answer.error == "temporarily_unavailable"
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_at_start_a_request_for_the_keys_waits_a_moment_and_not_longer():
+    async with running(load=False) as issuer:
+        assert (await issuer.call("GET", JWKS[0])).status == 503
+        assert sum(issuer.slept) == pytest.approx(1.0)
+        issuer.slept.clear()
+        await issuer.refresh()
+        assert (await issuer.call("GET", JWKS[0])).status == 200
+        assert issuer.slept == []
+
+
+async def test_at_start_a_request_for_the_keys_gets_them_as_soon_as_they_are_there():
+    class Keys:
+        looks = 0
+
+        def jwk_set(self):
+            self.looks += 1
+            return JwkSet(b"{}", '"1"') if self.looks > 3 else None
+
+    class NoRevocations:
+        waiting = False
+
+        def current(self):
+            return None
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    slept = []
+    endpoint = JwkSetEndpoint(Keys(), NoRevocations(), max_age=300, uniform=random.Random(1), sleep=sleep)  # noqa: S311
+    answer = await endpoint.get(make_mocked_request("GET", JWKS[0]))
+    assert answer.status == 200
+    assert len(slept) == 3
 
 
 # --- metadata -------------------------------------------------------------------------------------------------

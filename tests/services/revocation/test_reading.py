@@ -286,6 +286,17 @@ async def test_R14_a_restarted_service_is_not_ready_and_has_no_list_before_it_ha
         assert service.feed.revocations.hits(world.judged(token), now=NOW)
 
 
+async def test_a_snapshot_that_is_asked_for_before_the_first_read_waits_a_moment_for_it(world):
+    world.store.down = True
+    async with world.replica(ready=False) as service:
+        asked = asyncio.ensure_future(service.get("/revocations/snapshot"))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        world.store.down = False
+        answer = await asked  # the reader tries again after a moment, not after half a second
+        assert answer.status == 200
+
+
 async def test_while_the_store_is_away_the_list_stays_and_grows_old(world, service):
     await service.post("TOKEN", {"token": world.token()})
     world.store.down = True
