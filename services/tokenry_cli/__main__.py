@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tokenry_cli import admin, credentials, extend, revoke, token, validators
+from tokenry_cli.canary import canary
 from tokenry_cli.demo import demo
 from tokenry_cli.dev import dev
 from tokenry_cli.routes import routes
@@ -24,6 +25,7 @@ app.command("serve", context_settings=_PASSED_ON)(serve)
 app.command("healthcheck", context_settings=_PASSED_ON)(admin.healthcheck)
 app.add_typer(admin.app, name="admin")
 app.command("routes")(routes)
+app.command("canary")(canary)
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(token.app, name="token")
 app.add_typer(revoke.app, name="revoke")

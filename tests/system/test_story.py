@@ -200,3 +200,6 @@ def test_the_command_line_waits_until_every_validator_enforces_a_revocation(plat
     assert name not in tokenry("revoke", "list").stdout
     assert tokenry("revoke", "approve", name).returncode == 5
     assert len(json.loads(tokenry("validators", "list", "-o", "json").stdout)["validators"]) == 2
+    flown = tokenry("canary", "--flights", "1", "--metrics-port", "0")
+    assert flown.returncode == 0, flown.stderr
+    assert float(flown.stderr.split("refused after ")[1].split()[0]) < 5
