@@ -92,6 +92,24 @@ soak: setup cassandra-jars  ## Run the long tests: kills, pauses, skew, historie
 	@if [[ -d tests/soak ]]; then $(PY) -m pytest tests/soak -m soak -s $(ARGS); \
 	  else echo "soak: there is no tests/soak yet; nothing was run" >&2; exit 1; fi
 
+.PHONY: fuzz
+fuzz: setup  ## Fuzz every parser, guided by coverage (TOKENRY_TEST_FUZZ_SECONDS each, default 60); installs the fuzzer
+	@$(UV) pip install --quiet --python $(PY) --require-hashes --no-deps -r requirements/fuzz.txt
+	@$(PY) -m pytest tests/soak/test_fuzz.py -m soak -s $(ARGS)
+
+# --- supply chain ---------------------------------------------------------------------------------------------------
+
+SBOM := dist/sbom.cdx.json
+
+.PHONY: sbom
+sbom: setup  ## Write the bill of materials of the locked requirements (CycloneDX) to dist/sbom.cdx.json
+	@$(PY) -m tests.support.supply_chain sbom $(SBOM)
+
+.PHONY: audit
+audit: setup  ## Compare the locked requirements with advisories in the OSV format, offline: make audit DB=folder
+	@[[ -n "$(DB)" ]] || { echo "audit: name the folder with the advisories: make audit DB=folder" >&2; exit 2; }
+	@$(PY) -m tests.support.supply_chain audit "$(DB)"
+
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 .PHONY: check
