@@ -230,7 +230,8 @@ def test_holds_that_always_break_are_tried_more_and_more_seldom_and_polled_in_be
     assert all(later - earlier <= 28 for earlier, later in pairwise(sorted([*asked, *tries])))
     pauses = [later - earlier for earlier, later in pairwise(tries)]
     assert pauses[0] < 10
-    assert pauses == sorted(pauses)
+    # A try that falls right before a poll takes its place, so a pause may be shorter by one poll, not by more.
+    assert all(later > earlier - 28 for earlier, later in pairwise(pauses))
     assert pauses[-1] > 900
 
 
