@@ -738,3 +738,37 @@ async def test_any_bytes_and_any_header_get_an_error_of_ours():
             assert sane(asyncio.run_coroutine_threadsafe(call, loop).result(20))
 
         await loop.run_in_executor(None, anything)
+
+
+# --- a cluster restarts -------------------------------------------------------------------------------------------
+
+
+async def test_a_burst_of_first_requests_is_served_without_a_500_and_nobody_starves():
+    """The small form of tests/soak/test_first_requests.py: everybody at once, each told when to come back."""
+    import asyncio
+
+    async with running(secret_check_threads=2, secret_check_queue=8) as issuer:
+        for number in range(20):
+            client = f"slow-{number}"
+            secrets = [{"hash": weak_argon2(f"{SECRET}-{number}"), "created_at": 1}]
+            issuer.store.put(f"realms/services/clients/{client}.json", {"client_id": client, "secrets": secrets})
+        await issuer.refresh()
+        statuses = []
+
+        async def instance(client, secret):
+            for _ in range(50):
+                answer = await issuer.token(GRANT, client=(client, secret))
+                statuses.append(answer.status)
+                if answer.status == 200:
+                    return True
+                assert refused(answer, 503, "temporarily_unavailable")
+                await asyncio.sleep(0.01 * int(answer.headers["Retry-After"]))
+            return False
+
+        fast = [instance("orders", SECRET) for _ in range(150)]
+        shared = [instance("slow", SECRET) for _ in range(150)]  # one slow secret, many instances: one check
+        each = [instance(f"slow-{number}", f"{SECRET}-{number}") for number in range(20) for _ in range(5)]
+        served = await asyncio.gather(*fast, *shared, *each)
+        assert all(served)
+        assert set(statuses) <= {200, 503}
+        assert statuses[:150].count(503) < 150
