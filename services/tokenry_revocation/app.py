@@ -23,6 +23,7 @@ from tokenry.validation.policy import MAX_LEEWAY, TrustedIssuer, ValidationPolic
 from tokenry_revocation.acceptance import Acceptance
 from tokenry_revocation.approving import SecondPerson
 from tokenry_revocation.audit import AuditLog, write_to_log
+from tokenry_revocation.batches import Batches
 from tokenry_revocation.client_login import ClientLogin
 from tokenry_revocation.counting import Counting
 from tokenry_revocation.feed import Feed
@@ -34,7 +35,7 @@ from tokenry_revocation.opening import OpeningStore
 from tokenry_revocation.ports import StoreUnavailable
 from tokenry_revocation.publisher import Publisher
 from tokenry_revocation.reading import Readers
-from tokenry_revocation.requests import MAX_BLOCK_SECONDS, MAX_KEPT_SKEW
+from tokenry_revocation.requests import MAX_KEPT_SKEW
 from tokenry_revocation.revoking import KEEP_SECONDS, Fingerprints
 from tokenry_revocation.rules import NoRules, RuleBook
 from tokenry_revocation.signed_list import Stream
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from tokenry_revocation.rules import RuleObjects
     from tokenry_revocation.settings import Settings
 
-PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators", "/counters")
+PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators", "/counters", "/jobs")
 WARN_AGE_SECONDS: Final = 15.0  # of the last complete read: thirty reads have failed
 REFUSE_AGE_SECONDS: Final = 60.0
 SHARE_SECONDS: Final = 10.0  # between two shares of this replica's view of the validators
@@ -194,9 +195,13 @@ def _clock_offset(store: OpeningStore) -> float:
 
 
 def needed_retention(settings: Settings) -> int:
-    """Return for how many seconds the store has to keep a record: the longest rule, or the longest block."""
-    longest = max(settings.terms.max_token_lifetime, MAX_BLOCK_SECONDS)
-    return longest + KEEP_SECONDS + MAX_LEEWAY + math.ceil(1 + MAX_KEPT_SKEW * settings.clock_skew)
+    """
+    Return for how many seconds the store's log has to keep a record: as long as a token, or a rule about tokens.
+
+    A rule that blocks for a day ends later; the store keeps such a record apart, among those that last.
+    """
+    lifetime = settings.terms.max_token_lifetime
+    return lifetime + KEEP_SECONDS + MAX_LEEWAY + math.ceil(1 + MAX_KEPT_SKEW * settings.clock_skew)
 
 
 def _policy(settings: Settings) -> ValidationPolicy:
@@ -238,6 +243,7 @@ def _add_publisher_check(health: Health, publisher: Publisher, settings: Setting
 
 def _add_routes(app: web.Application, service: Service, settings: Settings, publisher: Publisher | None) -> None:
     revocations = Revocations(service)
+    batches = Batches(service, revocations)
     readers = Readers(
         service,
         read_scope=settings.list_read_scope,
@@ -247,6 +253,8 @@ def _add_routes(app: web.Application, service: Service, settings: Settings, publ
     )
     app.add_routes([
         web.post("/revocations", revocations.post),
+        web.post("/revocations/batch", batches.post),
+        web.get("/jobs/{id:[a-z2-7]{1,64}}", batches.job),
         web.get("/revocations", readers.plan_b),
         web.get("/revocations/changes", readers.changes),
         web.get("/revocations/snapshot", readers.snapshot),

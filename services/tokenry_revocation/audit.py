@@ -85,6 +85,20 @@ class AuditLog:
             ticket=record.ticket,
         )
 
+    def batched(self, by: Signature, *, id: str, job: str, lines: int, in_force_until: int) -> None:  # noqa: A002
+        """Some tokens of a batch are stored in one record."""
+        self._write(
+            "revocations accepted",
+            by.actor,
+            id=id,
+            type="TOKEN",
+            job=job,
+            lines=lines,
+            in_force_until=in_force_until,
+            reason=by.reason,
+            ticket=by.ticket,
+        )
+
     def refused(self, by: Signature, *, action: str, status: int, detail: str) -> None:
         """A known caller was refused."""
         self._write(

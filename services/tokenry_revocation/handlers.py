@@ -213,6 +213,26 @@ class Revocations:
         # 5. a token that had expired is not in force by the first record either: taken, as it was then
         return self._accepted(outcome, created=outcome.created or draft.stillborn)
 
+    async def revoke_line(self, caller: Caller, line: bytes, *, attempt: Attempt) -> Outcome:
+        """
+        Do what *line* of a batch asks for, as if it had been posted by itself.
+
+        Raises:
+            TokenryError: It is refused, or not known to be stored; as for a post.
+        """
+        service = self._service
+        revoke = parse_revoke(line, bounds=service.bounds)
+        permission = authorize(caller.info, revoke.target, rules=service.rules.rules())
+        by = Signature(actor=caller.actor, rule=permission.rule, reason=revoke.reason, ticket=revoke.ticket)
+        self._check_clock(revoke.target)
+        draft = await self._draft(revoke)
+        self._check_confirmed(revoke.target)
+        if await self._needs_second_person(draft, revoke.target):
+            raise Conflict("this needs a second person: post it by itself")
+        outcome = await service.acceptance.revoke(draft, by=by, attempt=attempt)
+        service.audit.accepted(outcome.record, created=outcome.created)
+        return outcome
+
     async def _needs_second_person(self, draft: Draft, target: Target) -> bool:
         """Ask the counters only where the answer depends on them."""
         second = self._service.second_person
@@ -343,11 +363,11 @@ class Revocations:
 
     def _refuse(self, error: TokenryError, by: Signature, *, action: str) -> NoReturn:
         """Raise what the caller is told for *error*; refusals are counted and audited."""
-        refusal = _refusal(error, action=action)
-        self._service.metrics.refused(refusal.status)
-        detail = refusal.detail if isinstance(refusal, Problem) else refusal.description
-        self._service.audit.refused(by, action=action, status=refusal.status, detail=detail)
-        raise refusal from None
+        told = refusal(error, action=action)
+        self._service.metrics.refused(told.status)
+        detail = told.detail if isinstance(told, Problem) else told.description
+        self._service.audit.refused(by, action=action, status=told.status, detail=detail)
+        raise told from None
 
     # --- GET /revocations/{id}, POST /revocations/{id}/undo -------------------------------------------------
 
@@ -521,7 +541,7 @@ def _clock_is_off(advice: str) -> Problem:
     return Problem(503, detail, retry_after=RETRY_SECONDS)
 
 
-def _refusal(error: TokenryError, *, action: str) -> Problem | OAuthError:
+def refusal(error: TokenryError, *, action: str) -> Problem | OAuthError:
     """Return what the caller is told for *error*; texts of the store's errors are for the log only."""
     if isinstance(error, Problem | OAuthError):
         return error
@@ -579,4 +599,4 @@ def _json(members: dict[str, Any], *, status: int = HTTPStatus.OK) -> web.Respon
     return web.Response(body=dump_json(members), status=status, content_type="application/json")
 
 
-__all__ = ["Revocations", "Service"]
+__all__ = ["RETRY_SECONDS", "Revocations", "Service", "refusal"]

@@ -72,9 +72,9 @@ class ServiceMetrics:
         """Count one turn of the publisher."""
         self._list_turns.labels(result).inc()
 
-    def created(self, kind: RecordType) -> None:
-        """Count one accepted record."""
-        self._created.labels(kind.value).inc()
+    def created(self, kind: RecordType, *, lines: int = 1) -> None:
+        """Count one accepted record, or as many as a batch has *lines*."""
+        self._created.labels(kind.value).inc(lines)
 
     def refused(self, status: int) -> None:
         """Count one refused request."""

@@ -89,6 +89,38 @@ OPENAPI: Final[dict[str, Any]] = {
                 parameters=[_query("from", "Unix seconds.", kind="number", required=True)],
             ),
         },
+        "/revocations/batch": {
+            "post": _guarded(
+                "Revoke any number, one a line",
+                {
+                    "202": {"description": "All lines were read; the job says which failed.", "content": _json("Job")},
+                    **_refusals(
+                        s400="Nearly all lines failed, or the body broke off.",
+                        s408="Nothing came for half a minute.",
+                        s409="The job is being worked on.",
+                        s422="The Idempotency-Key was used for other lines.",
+                    ),
+                },
+                parameters=[
+                    _header("Idempotency-Key", "Names the job: the same lines with it again go on where it ended."),
+                ],
+                requestBody={
+                    "required": True,
+                    "description": "NDJSON: a revocation as in POST /revocations on each line of at most 16 KiB.",
+                    "content": {"application/x-ndjson": {}},
+                },
+            )
+        },
+        "/jobs/{id}": {
+            "get": _guarded(
+                "How far a batch has come, and which of its lines failed",
+                {
+                    "200": {"description": "The job.", "content": _json("Job")},
+                    **_refusals(s400="page is no number.", s404="There is none, or it was forgotten after a week."),
+                },
+                parameters=[_ID, _query("page", "Of failures, a thousand each, counted from 0.", kind="integer")],
+            )
+        },
         "/revocations/changes": {
             "get": _open(
                 "Everything since a cursor; held until there is news",
@@ -113,6 +145,7 @@ OPENAPI: Final[dict[str, Any]] = {
                         "content": {"application/json": {}, BINARY_TYPE: {}},
                     },
                     "304": {"description": "The entries are those of the ETag.", "headers": _STAMP},
+                    **_refusals(s406="The list is too long for JSON: ask for the binary form."),
                 },
                 parameters=[_header("If-None-Match", "The ETag of the snapshot that is held.")],
             )
@@ -231,6 +264,30 @@ OPENAPI: Final[dict[str, Any]] = {
                     "reason": {"type": "string", "maxLength": 500},
                     "ticket": {"type": "string", "maxLength": 100},
                     "confirm": {"type": "boolean"},
+                },
+            },
+            "Job": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string"},
+                    "state": {"enum": ["running", "interrupted", "done"]},
+                    "lines": {"type": "integer", "description": "Done: in force, failed or empty."},
+                    "accepted": {"type": "integer"},
+                    "failed": {"type": "integer"},
+                    "started_at": {"type": "number"},
+                    "updated_at": {"type": "number"},
+                    "failures": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "line": {"type": "integer", "description": "Counted from 1."},
+                                "status": {"type": "integer"},
+                                "detail": {"type": "string"},
+                            },
+                        },
+                    },
+                    "next_page": {"type": ["integer", "null"]},
                 },
             },
             "Accepted": {

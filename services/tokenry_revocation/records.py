@@ -115,7 +115,7 @@ class Record:
         """Return the form that the store keeps."""
         sheet = self.sheet
         if sheet is not None:
-            return sheet.to_bytes(about=self._about())
+            return sheet.to_bytes(about=self.about())
         members = {
             "format": FORMAT,
             "type": self.type.value,
@@ -129,9 +129,9 @@ class Record:
             refresh_from=self.refresh_from,
             approved_by=None if self.approved_by is None else _actor_members(self.approved_by),
         )
-        return dump_json(members | self._about() | optional)
+        return dump_json(members | self.about() | optional)
 
-    def _about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """Return what nobody needs in order to enforce it."""
         return {
             "id": self.id,

@@ -101,8 +101,12 @@ def plan_b_hash(text: str, *, salt: str) -> str:
         text: The raw token, or the claim values joined by `|` in the order of their names.
         salt: The salt that every Plan B validator was configured with.
     """
-    digest = hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).digest()
-    return base64.urlsafe_b64encode(digest).decode("ascii")
+    return base64.urlsafe_b64encode(plan_b_digest(text, salt=salt)).decode("ascii")
+
+
+def plan_b_digest(text: str, *, salt: str) -> bytes:
+    """Return the 32 bytes that `plan_b_hash` spells."""
+    return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).digest()
 
 
 def derive_list_salt(hashing_salt: Secret) -> tuple[str, bytes]:

@@ -221,6 +221,10 @@ class Replica:
     async def get(self, path, *, token="", headers=None):
         return await self.call("GET", path, token=token, headers=headers)
 
+    def app_jobs(self):
+        """Names of the jobs that the store knows."""
+        return [key.removeprefix("job-") for key in self.world.store._all.keys if key.startswith("job-")]
+
     async def snapshot(self):
         return (await self.get("/revocations/snapshot")).list
 
