@@ -59,6 +59,7 @@ RESOLVE_SECONDS: Final = 0.5  # between looks at whether the list's address is k
 # After a held request broke off. Once is a restart of the service; a proxy that cuts them all doubles it to 17 minutes.
 _HOLD_AGAIN_SECONDS: Final = 2.0
 _MAX_HOLD_FAILURES: Final = 9
+_FRESH_SECONDS: Final = 1.0  # after an answer, in which the next request may be held
 _SLOW_BEFORE_SNAPSHOT: Final = 3  # a change that never arrives in time is taken as a whole list instead
 
 _OK, _NOT_MODIFIED, _GONE = 200, 304, 410
@@ -155,6 +156,7 @@ class RevocationConversation:
         self._asked_wait = 0
         self._hold_from = float("-inf")
         self._hold_failures = 0
+        self._answered_at = float("-inf")
         self._changes_from = float("-inf")
         self._slow = 0
 
@@ -174,7 +176,10 @@ class RevocationConversation:
 
     def _ask_changes(self, root: str, at: Moment) -> Request:
         # The first request after a restart is not held: the age of the list has to be known at once.
-        held_open = self.snapshot is not None and at.monotonic >= self._hold_from
+        # Where holds have broken, the next one begins right after an answer: if it breaks as well, late, then the
+        # answer after it still comes within the promise for polling.
+        trusted = not self._hold_failures or at.monotonic - self._answered_at <= _FRESH_SECONDS
+        held_open = self.snapshot is not None and trusted and at.monotonic >= self._hold_from
         self._asked_wait = self._hold_seconds if held_open else 0
         return Request(
             url=f"{root}/changes?after={_quoted(self._cursor or '')}&wait={self._asked_wait}",
@@ -367,6 +372,7 @@ class RevocationConversation:
     def _schedule(self, started: Moment, at: Moment, *, news: bool) -> None:
         """Ask at once where requests are held, else 25 to 28 s after the last request began."""
         elapsed = at.monotonic - started.monotonic
+        self._answered_at = at.monotonic
         if not self._asked_changes and at.monotonic >= self._changes_from:
             self._due = at.monotonic  # the whole list is there; from now on what is new
         elif self._asked_wait and (news or elapsed >= self._asked_wait * _HELD_SHARE):
@@ -374,6 +380,8 @@ class RevocationConversation:
             self._due = max(at.monotonic, started.monotonic + GAP_SECONDS)
         elif self._hold_from == float("inf"):
             self._hold_from = self._due = at.monotonic
+        elif self._hold_failures and not self._asked_wait and at.monotonic >= self._hold_from:
+            self._due = at.monotonic  # to be held now
         else:
             due = started.monotonic + shortened(POLL_SECONDS, by=_POLL_JITTER, uniform=self._uniform)
             if at.monotonic < self._hold_from:  # the next try to hold may come before the next poll
