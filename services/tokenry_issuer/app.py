@@ -254,7 +254,7 @@ class Issuer:
 
     def add_routes(self, app: web.Application) -> None:
         """Add the issuer's endpoints to *app*, also below the path of the issuer identifier if it has one."""
-        tokens = TokenEndpoint(self.issuance, self.instruments)
+        tokens = TokenEndpoint(self.issuance)
         keys = JwkSetEndpoint(
             self.keyring,
             self.revocations,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenry_issuer.credentials import Credentials
-    from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.issuance import Revocations, TokenIssuance
     from tokenry_issuer.keyring import JwkSet, Keyring
     from tokenry_issuer.registry import Registry
@@ -37,10 +36,9 @@ LEAST_MAX_AGE = 0.5  # of the configured one: jitter only shortens, so that cach
 class TokenEndpoint:
     """`POST /oauth2/token` and its alias (RFC 6749 section 3.2)."""
 
-    def __init__(self, issuance: TokenIssuance, instruments: Instruments) -> None:
+    def __init__(self, issuance: TokenIssuance) -> None:
         """Answer by *issuance*."""
         self._issuance = issuance
-        self._instruments = instruments
 
     async def post(self, request: web.Request) -> web.Response:
         """Answer a token request."""
@@ -60,7 +58,7 @@ class TokenEndpoint:
                 certificate=client_certificate(request),
             )
         except OAuthError as error:
-            self._instruments.refused(error.code)
+            self._issuance.unreadable(error, address=request[CLIENT_ADDRESS])
             raise
 
 

@@ -196,17 +196,27 @@ class TokenIssuance:
         try:
             return await self._issue(raw, trail)
         except OAuthError as error:
-            self._instruments.refused(error.code)
-            # What the caller must not learn: the cause that whoever refused has left.
-            reason = str(error.__cause__) if isinstance(error.__cause__, TokenryError) else error.description
-            _audit.info("token_refused", error=error.code, status=error.status, reason=reason, **trail.known)
+            self._refused(error, trail)
             raise
+
+    def unreadable(self, error: OAuthError, *, address: str) -> None:
+        """Count and record a request that was refused before it could be read."""
+        self._refused(error, _Trail({"client_address": address}))
+
+    def _refused(self, error: OAuthError, trail: _Trail) -> None:
+        self._instruments.refused(error.code)
+        # What the caller must not learn: the cause that whoever refused has left.
+        reason = str(error.__cause__) if isinstance(error.__cause__, TokenryError) else error.description
+        _audit.info("token_refused", error=error.code, status=error.status, reason=reason, **trail.known)
 
     async def _issue(self, raw: RawRequest, trail: _Trail) -> TokenResponse:
         # 1. read
         proof = _read_proof(raw)
         request = parse_token_request(raw.form, query=raw.query)
-        trail.add(scope_requested=None if request.scope is None else format_scope(request.scope))
+        trail.add(
+            scope_requested=None if request.scope is None else format_scope(request.scope),
+            audience_requested=list(request.targets) or None,
+        )
         if proof is None and request.assertion is None:
             raise invalid_client()
         # 2. and 3. the realm

@@ -660,6 +660,18 @@ async def test_the_record_says_why_a_user_was_refused(issuer, user, reason):
     assert [entry["reason"] for entry in logs if entry["event"] == "token_refused"] == [reason]
 
 
+async def test_a_request_that_cannot_be_read_leaves_a_record_too_and_targets_are_in_it(issuer):
+    with capture_logs() as logs:
+        await issuer.token(GRANT, content_type="application/json")
+        await issuer.token("a=%ff")
+        await issuer.token({**GRANT, "audience": "stock"})
+        await issuer.token({**GRANT, "audience": "nobody"})
+    audit = [entry for entry in logs if entry["event"] in {"token_issued", "token_refused"}]
+    assert [entry.get("error") for entry in audit] == ["invalid_request", "invalid_request", None, "invalid_target"]
+    assert all(entry["client_address"] == "127.0.0.1" for entry in audit)
+    assert [entry["audience_requested"] for entry in audit[2:]] == [["stock"], ["nobody"]]
+
+
 async def test_a_secret_typed_in_the_place_of_a_name_is_not_in_the_record(issuer):
     with capture_logs() as logs:
         await issuer.token(GRANT, client=(SECRET, "orders"))
