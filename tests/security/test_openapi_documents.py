@@ -36,7 +36,8 @@ CONTENT_TYPES = (
     "",
 )
 ODD = (
-    "", " ", "\x00", "a", "0", "-1", "1e400", "9" * 300, "NaN", "null", "true", "[]", "{}", "../..", "%00", "é" * 40, "\ud800",
+    "", " ", "\x00", "a", "0", "-1", "1e400", "9" * 300, "NaN", "null", "true", "[]", "{}", "../..", "%00", "é" * 40,
+    "\ud800",
     "a" * 2000, "'\"<>", "a b", "a\r\nX-A: b", "https://evil.example/", "=", "&", ";", "eyJhbGciOiJub25lIn0.e30.",
 )  # fmt: skip
 HARMFUL = {("POST", "/revocations"): re.compile(rb'"type"\s*:\s*"(GLOBAL|KEY)"')}  # would end the run for all
@@ -88,7 +89,7 @@ class Generator:
             "boolean": lambda: rng.random() < 0.5,
             "null": lambda: None,
         }
-        return plain.get(kind, lambda: rng.choice(["a", "sub", "/services", "x y", *ODD]))()
+        return plain.get(kind, lambda: rng.choice(["a", "sub", "/nobody", "x y", *ODD]))()
 
     def odd(self):
         return self.rng.choice([None, True, 0, -1, 1.5, [], {}, [[]], {"a": {"b": []}}, *ODD])

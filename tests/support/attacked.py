@@ -233,9 +233,16 @@ class Watch:
         found = []
         needles = list(canaries(self._platform.sent))
         for name, text in self.look().items():
-            found += [f"{name} wrote {mark!r}:\n{text[-3000:]}" for mark in _FAULT_MARKS if mark in text]
+            found += [f"{name} wrote {mark!r}:\n{_around(text, mark)}" for mark in _FAULT_MARKS if mark in text]
             found += [f"{name} wrote a secret: {needle[:6]}…" for needle in needles if needle in text]
         return found
+
+
+def _around(text: str, mark: str) -> str:
+    """Return the line with *mark* and the two before it, with the lines of a logged traceback broken."""
+    lines = text.splitlines()
+    place = next(number for number, line in enumerate(lines) if mark in line)
+    return "\n".join(lines[max(0, place - 2) : place + 30]).replace("\\n", "\n")
 
 
 def canaries(secrets: set[str]) -> Iterator[str]:

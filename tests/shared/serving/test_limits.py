@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from tokenry.serving.application import create_base_app, read_body
+from tokenry.serving.application import create_base_app, deadline, read_body
 from tokenry.serving.health import Health
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.server import serve
@@ -36,6 +36,11 @@ async def served(**settings):
     async def echo(request):
         return web.Response(body=await read_body(request))
 
+    @deadline(None)
+    async def forever(_request):
+        await asyncio.sleep(60)
+
+    app.router.add_get("/forever", forever)
     app.router.add_get("/large", large)
     app.router.add_post("/echo", echo)
     writers = []
@@ -140,3 +145,13 @@ async def test_a_request_without_a_version_is_refused():
         reader, writer = await connect()
         writer.write(b"GET /healthz\r\n\r\n")
         assert b" 400 " in await closed(reader)
+
+
+async def test_a_stop_cuts_what_does_not_finish_in_time():
+    async with served() as (connect, _):
+        reader, writer = await connect()
+        writer.write(b"GET /forever HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.1)
+        began = asyncio.get_running_loop().time()
+    assert 0.4 < asyncio.get_running_loop().time() - began < 10
+    assert await closed(reader) == b""
