@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     NOT_ALLOWED = 4
     CONFLICT = 5
     WAITED_IN_VAIN = 6
+    PARTLY_DONE = 7
     INTERRUPTED = 130
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenry_cli.context import Context
 
 _DEADLINE_SECONDS = 10.0  # a person waits; a service that takes longer is down for them
+_BATCH_SECONDS = 120.0  # for ten thousand lines, also when none of them is a mere id
 _MAX_ANSWER_BYTES = 1 << 20
 
 
@@ -95,6 +96,36 @@ class Platform:
         response = self._send("POST", url, json.dumps(body).encode(), "application/json", self.bearer())
         return _json("the revocation", response, expected={200} if dry_run else {200, 201, 202})
 
+    def batch(self, lines: bytes, *, key: str) -> dict[str, Any]:
+        """
+        Send revocations, a line of JSON each, as the job *key*, and return the job when all of them were read.
+
+        Raises:
+            Refused: The service refused it as a whole; sending the same again is safe.
+            FetchFailed: It did not answer: the same holds.
+        """
+        url = f"{self.context.revocation_url()}/revocations/batch"
+        response = self._send(
+            "POST",
+            url,
+            lines,
+            "application/x-ndjson",
+            {**self.bearer(), "Idempotency-Key": key},
+            deadline_seconds=_BATCH_SECONDS,
+        )
+        return _json("the batch", response, expected={202})
+
+    def job(self, name: str, *, page: int = 0) -> dict[str, Any]:
+        """
+        Return the job called *name*, with a page of its failures.
+
+        Raises:
+            Refused: There is none, or the caller may not see it.
+            FetchFailed: The service did not answer.
+        """
+        url = f"{self.context.revocation_url()}/jobs/{quote(name, safe='')}?page={page}"
+        return _json("the job", self.get(url, headers=self.bearer()), expected={200})
+
     def about(self, name: str) -> dict[str, Any]:
         """
         Return what the service knows of the revocation *name*.
@@ -166,7 +197,14 @@ class Platform:
         return self._send("POST", url, urlencode(form).encode(), "application/x-www-form-urlencoded", headers)
 
     def _send(
-        self, method: str, url: str, body: bytes | None, content_type: str | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        content_type: str | None,
+        headers: Mapping[str, str],
+        *,
+        deadline_seconds: float = _DEADLINE_SECONDS,
     ) -> Response:
         fields = {**headers, "Accept": "application/json"}
         if content_type:
@@ -177,7 +215,7 @@ class Platform:
                 url=url,
                 headers=fields,
                 body=body,
-                deadline_seconds=_DEADLINE_SECONDS,
+                deadline_seconds=deadline_seconds,
                 max_bytes=_MAX_ANSWER_BYTES,
             )
         )

@@ -12,6 +12,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from tokenry.errors import TokenryError
+from tokenry_cli.bulk import bulk
 from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, show
 from tokenry_cli.platform import Platform, Refused
@@ -154,6 +155,9 @@ def all_(
         "GLOBAL", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
         context=context, output=output,
     )  # fmt: skip
+
+
+app.command("bulk")(bulk)
 
 
 @app.command("list")

@@ -37,7 +37,8 @@ MAX_DELTA_ENTRIES: Final = 20_000
 _DIGEST_MODULUS: Final = 2**64
 # The span of positions in which late news may appear is cut into so many: what changed in one is sent again.
 _SLICES: Final = 8
-_POSITIONS: Final = 1024  # in one slice, where nothing appears late
+_POSITIONS: Final = 64  # in one slice, where nothing appears late
+_MOST_DIGESTS: Final = 1024  # remembered: readers that are held have one of a few positions
 _PIECE: Final = 200  # entries written at a stretch: a millisecond
 _NAMES_OF_IDS: Final = ("jti",)
 
@@ -86,6 +87,7 @@ class Publication:
         self._placed_lines = 0
         self._last = 0  # number of the highest slice that there ever was
         self._complete_from = 0  # number of the first slice that is still here
+        self._digests: dict[int, int] = {}  # of what stands at a position or later, until anything changes
         self._placeless: dict[str, int] = {}  # acknowledged here, and not yet seen in a read; with their hashes
         self._undone: set[str] = set()
 
@@ -167,6 +169,7 @@ class Publication:
         self._place(live.id, bits, live.position, live.lines)
 
     def _place(self, name: str, bits: bytes | None, position: int, lines: int) -> None:
+        self._digests.clear()
         if not position:
             self._placeless[name] = _hash(name)
             return
@@ -184,6 +187,7 @@ class Publication:
 
     def _displace(self, name: str, position: int, lines: int) -> None:
         """Take a record's hash away from where it was; its name is passed over there from now on."""
+        self._digests.clear()
         if not position:
             self._placeless.pop(name, None)
             return
@@ -301,9 +305,13 @@ class Publication:
             raise CursorGone("there is too much news since this cursor: take the snapshot")
         known = dict(enumerate(cursor.slices, cursor.first)) if cursor.width == self._width else {}
         numbers = [number for number in self._since(start) if known.get(number) != self._slice_digest(number)]
-        if sum(self._slices[number].lines for number in numbers) > MAX_DELTA_ENTRIES:
-            raise CursorGone("there is too much news since this cursor: take the snapshot")
-        placed = [live for number in numbers for live in self._in_slice(number) if live.position >= start]
+        placed: list[AnyLive] = []
+        left = MAX_DELTA_ENTRIES
+        for each in (live for number in numbers for live in self._in_slice(number) if live.position >= start):
+            placed.append(each)
+            left -= each.lines
+            if left < 0:
+                raise CursorGone("there is too much news since this cursor: take the snapshot")
         return [*placed, *(live for name in self._placeless if (live := self._find(name)) is not None)]
 
     def _start(self, position: int) -> int:
@@ -315,6 +323,14 @@ class Publication:
 
     def _digest(self, start: int) -> int:
         """Return the digest of what stands at *start* or later, or nowhere yet."""
+        digest = self._digests.get(start)
+        if digest is None:
+            if len(self._digests) >= _MOST_DIGESTS:
+                self._digests.clear()
+            digest = self._digests[start] = self._summed(start)
+        return digest
+
+    def _summed(self, start: int) -> int:
         first, inside = divmod(start, self._width)
         digest = sum(self._placeless.values())
         for number in self._since(start):

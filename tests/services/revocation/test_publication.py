@@ -434,3 +434,15 @@ def test_a_cursor_from_a_server_with_another_overlap_is_answered_with_more_and_n
     ours.add(records, now=NOW)
     sent = names(ours.news(theirs.cursor(as_of=NOW)))
     assert records[-1].id in sent
+
+
+def test_a_long_record_before_the_cursor_does_not_count_as_news():
+    made = publication(tokens("before", 900, 1), position=1)
+    for number in range(2, 40):
+        made.add([tokens(f"more{number}", 900, number)], now=NOW)
+    made.advance(39)
+    cursor = made.cursor(as_of=NOW)
+    made.add([tokens("new", 10, 40)], now=NOW)
+    made.advance(40)
+    assert len(told(made, cursor)) == 10
+    assert not made.has_news(made.cursor(as_of=NOW))
