@@ -89,7 +89,7 @@ bench-store: setup cassandra-jars  ## Measure the revocation stores: appends and
 
 .PHONY: soak
 soak: setup cassandra-jars  ## Run the long tests: kills, pauses, skew, histories (minutes to hours)
-	@if [[ -d tests/soak ]]; then $(PY) -m pytest tests/soak -m soak -s $(ARGS); \
+	@if [[ -d tests/soak ]]; then $(PY) -m pytest tests/soak tests/proof -m soak -s $(ARGS); \
 	  else echo "soak: there is no tests/soak yet; nothing was run" >&2; exit 1; fi
 
 .PHONY: fuzz
