@@ -304,10 +304,11 @@ class RevocationConversation:
         self._held = merged
         if not self._is_lagging(stamp) or another_store:
             self.snapshot = _snapshot(merged, stamp, started, self._skew)
-            moved = self._cursor != document.cursor
             self._cursor = document.cursor
             self._etag = response.headers.get("etag") if not self._asked_changes else None
-            self._schedule(started, at, news=moved)
+            # A cursor moves with the time. Only entries that changed the list are news: a server that does not hold,
+            # because it drains or holds too many, must not be asked again at once for that.
+            self._schedule(started, at, news=merged is not held and bool(document.entries))
         elif self.snapshot is not None:
             self.snapshot = replace(self.snapshot, value=merged)
             self._due = max(started.monotonic + GAP_SECONDS, at.monotonic + LAGGING_SECONDS)

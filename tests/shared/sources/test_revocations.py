@@ -1,5 +1,7 @@
+import json
 import random
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
@@ -198,6 +200,23 @@ def test_a_server_that_does_not_hold_is_asked_every_25_to_28_seconds(source, scr
         step(source)
     assert all(25 <= pause <= 28 for pause in pauses)
     assert len({round(pause, 3) for pause in pauses}) > 1
+
+
+def test_a_server_that_answers_at_once_without_news_is_not_asked_again_at_once(source, script, clock, issuer):
+    step(source)
+    cursor = source._conversation._cursor
+
+    def drained(request):
+        answer = issuer.fetch(replace(request, url=f"https://r.test/revocations/changes?after={cursor}&wait=0"))
+        document = json.loads(answer.body)
+        document["cursor"] = f"moved-{clock.monotonic()}"  # as a cursor does that carries the time
+        return Response(status=answer.status, headers=answer.headers, body=json.dumps(document).encode())
+
+    script.override["changes"] = drained
+    begun, asked = clock.monotonic(), len(script.requests)
+    while clock.monotonic() < begun + 600:
+        ask(source, clock)
+    assert len(script.requests) - asked <= 600 / 25 + 2
 
 
 def test_a_held_request_that_breaks_is_followed_at_once_by_one_that_is_not_held(source, script, clock):
