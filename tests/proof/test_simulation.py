@@ -10,8 +10,6 @@ from tests.proof.nemesis import FOCUSES
 from tests.proof.runs import Verdict
 from tests.proof.simulation import Plan, simulate
 
-pytestmark = pytest.mark.soak  # minutes of virtual time on two processors; not yet short enough for every run
-
 Judged = Callable[[Plan], Verdict]
 
 
