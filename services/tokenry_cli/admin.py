@@ -18,8 +18,8 @@ from tokenry_cli import healthcheck as health
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, REALM, write_private
 from tokenry_cli.output import ExitCode, data, fail, people
 from tokenry_cli.stored_objects import StoreRefused, open_objects
-from tokenry_issuer import bootstrap as objects
 from tokenry_issuer.settings import Settings
+from tokenry_registry import bootstrap as objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

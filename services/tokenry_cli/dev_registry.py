@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, PLAN_B_REALM, REALM, DevFolder, Identities
-from tokenry_issuer import bootstrap
+from tokenry_registry import bootstrap
 from tokenry_revocation.adapters.sqlite import create_schema
 
 if TYPE_CHECKING:

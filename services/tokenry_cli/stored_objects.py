@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tokenry.errors import TokenryError
-from tokenry_issuer.settings import bucket_of, folder_of
+from tokenry_registry.location import bucket_of, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ def open_objects(settings: Settings, *, create: bool) -> StoredObjects:
     """
     if urlsplit(settings.credentials_url).scheme == "file":
         return FolderObjects(folder_of(settings.credentials_url))
-    from tokenry_issuer.adapters.s3 import make_client
+    from tokenry_registry.adapters.s3 import make_client
 
     client = make_client(endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
     bucket, prefix = bucket_of(settings.credentials_url)

@@ -15,15 +15,16 @@ from urllib.parse import urlsplit
 from tokenry.clock import SystemClock
 from tokenry.serving.metrics import Metrics, package_version
 from tokenry.serving.server import command
-from tokenry_issuer.adapters.directory import DirectoryStore
-from tokenry_issuer.adapters.s3 import S3Store, make_client
 from tokenry_issuer.app import ISSUER, create_app
-from tokenry_issuer.envelope import read_envelope_key
 from tokenry_issuer.instruments import Instruments
 from tokenry_issuer.list_bearer import ListBearer
 from tokenry_issuer.live_tokens import CounterPush, boot_name
 from tokenry_issuer.minting import JTI_BYTES, new_jti
-from tokenry_issuer.settings import Settings, bucket_of, folder_of
+from tokenry_issuer.settings import Settings
+from tokenry_registry.adapters.directory import DirectoryStore
+from tokenry_registry.adapters.s3 import S3Store, make_client
+from tokenry_registry.envelope import read_envelope_key
+from tokenry_registry.location import bucket_of, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tokenry.jose.jwk import PrivateKey
     from tokenry.sources.revocations import Bearer, RevocationSource
     from tokenry_issuer.app import Issuer
-    from tokenry_issuer.ports import ObjectStore
+    from tokenry_registry.ports import ObjectStore
 
 LIST_HOLD = 1  # seconds for which the revocation service may hold a request of ours: more would be a list too old
 

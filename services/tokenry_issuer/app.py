@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
-    from tokenry_issuer.ports import ObjectStore
     from tokenry_issuer.settings import Settings
+    from tokenry_registry.ports import ObjectStore
 
 TOKEN_ALIAS = "/oauth2/access_token"  # noqa: S105 -- a path
 JWKS_ALIAS = "/oauth2/connect/keys"

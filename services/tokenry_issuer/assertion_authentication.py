@@ -22,8 +22,8 @@ from tokenry.oauth.assertions import (
 )
 from tokenry.oauth.errors import invalid_grant, temporarily_unavailable
 from tokenry_issuer.passwords import WrongSecret
-from tokenry_issuer.realms import AssertionAudience
 from tokenry_issuer.replay import MemoryFull, UsedBefore
+from tokenry_registry.realms import AssertionAudience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from tokenry.oauth.client_authentication import ClientAssertion
     from tokenry.secret import Secret
     from tokenry_issuer.admission import Admission
-    from tokenry_issuer.realms import Client
     from tokenry_issuer.registry import RealmCredentials
     from tokenry_issuer.replay import UsedAssertions
     from tokenry_issuer.trust_keys import TrustKeys
-    from tokenry_issuer.trust_rules import TrustRule
+    from tokenry_registry.realms import Client
+    from tokenry_registry.trust_rules import TrustRule
 
 RETRY_FULL = 60  # seconds: by then a part of what is remembered has expired
 RETRY_NO_KEYS = 5  # seconds: the pace of the fetches at start

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from tokenry.secret import Secret
     from tokenry_issuer.admission import Admission
     from tokenry_issuer.passwords import SecretChecks
-    from tokenry_issuer.realms import Client, StoredSecret, User
     from tokenry_issuer.registry import RealmCredentials
-    from tokenry_issuer.secret_hashes import StoredHash
+    from tokenry_registry.realms import Client, StoredSecret, User
+    from tokenry_registry.secret_hashes import StoredHash
 
 BUSY_RETRY = (1, 5)  # seconds; spread, so that a crowd does not come back together
 

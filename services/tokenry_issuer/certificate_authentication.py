@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.oauth.mutual_tls import PresentedCertificate
     from tokenry_issuer.admission import Admission
-    from tokenry_issuer.realms import Client
     from tokenry_issuer.registry import RealmCredentials
+    from tokenry_registry.realms import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from tokenry_issuer.mirror import Mirror
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import ObjectKey, Refusal, RefusedObject, read_key, read_object
 from tokenry_issuer.registry import Registry, Value, assemble, check_removals
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import ObjectKey, Refusal, RefusedObject, read_key, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tokenry.clock import Clock
-    from tokenry_issuer.ports import ObjectStore
+    from tokenry_registry.ports import ObjectStore
 
 REALMS_PREFIX = "realms/"
 

@@ -8,41 +8,22 @@ client's, its audience is one that the client may call, it ends no later, and it
 * `root_iat` and `root_jti` are those of the first token of the chain, and `via_jti` the ids between, so that a
   revocation of any of them hits what was made from it.
 
-    "token_exchange": {"subject_audiences": ["https://orders.example.org"], "subject_clients": ["web"], "max_depth": 3}
+What a client may exchange is in its own object (`exchange_policy`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from tokenry.errors import ProtocolError
 from tokenry.oauth.errors import invalid_request, invalid_scope, invalid_target, unauthorized_client
+from tokenry_registry.exchange_policy import MAX_DEPTH
 
 if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.scope import Scope
-    from tokenry_issuer.fields import Fields
-
-DEFAULT_DEPTH: Final = 3  # exchanges in one chain; each is a hop of one request through the platform
-MAX_DEPTH: Final = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangePolicy:
-    """
-    Which tokens a client may exchange.
-
-    Attributes:
-        subject_audiences: Its own names: a token that was not meant for it is not its to exchange.
-        subject_clients: Clients whose tokens it may exchange; None: of any.
-        max_depth: How many exchanges a chain may have, this one included.
-    """
-
-    subject_audiences: frozenset[str]
-    subject_clients: frozenset[str] | None = None
-    max_depth: int = DEFAULT_DEPTH
+    from tokenry_registry.exchange_policy import ExchangePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,25 +49,6 @@ class Origin:
         """Return what the token says of it."""
         claims: dict[str, Any] = {"act": self.act, "root_iat": self.root_iat, "root_jti": self.root_jti}
         return claims | ({"via_jti": list(self.via_jti)} if self.via_jti else {})
-
-
-def read_exchange_policy(fields: Fields) -> ExchangePolicy:
-    """
-    Return the policy that a client object has as `token_exchange`.
-
-    Raises:
-        ProtocolError: It is malformed, or names no audience.
-    """
-    audiences, clients = fields.names("subject_audiences"), fields.optional_names("subject_clients")
-    if not audiences:
-        raise ProtocolError("token_exchange names no subject_audiences: whose tokens would the client exchange?")
-    policy = ExchangePolicy(
-        subject_audiences=frozenset(audiences),
-        subject_clients=None if clients is None else frozenset(clients),
-        max_depth=fields.optional_integer("max_depth", at_least=1, at_most=MAX_DEPTH) or DEFAULT_DEPTH,
-    )
-    fields.finish()
-    return policy
 
 
 def trace(subject: TokenInfo, *, policy: ExchangePolicy | None, client_id: str, realm: str) -> Origin:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.scope import Scope
     from tokenry_issuer.exchange import Origin
-    from tokenry_issuer.realms import Client, Realm, User
+    from tokenry_registry.realms import Client, Realm, User
 
 
 MAX_HOST = 253 + len(":65535")  # characters of a host name (RFC 1035 section 2.3.4) and a port

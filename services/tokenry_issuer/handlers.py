@@ -15,7 +15,7 @@ from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS
 from tokenry_issuer.issuance import RawRequest
 from tokenry_issuer.metadata import build_metadata, build_openid_configuration
-from tokenry_issuer.tls_clients import TlsMethod
+from tokenry_registry.tls_clients import TlsMethod
 
 if TYPE_CHECKING:
     import random

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tokenry_issuer.key_schedule import KeyState
 from tokenry_issuer.live_tokens import LiveTokens
-from tokenry_issuer.realms import GRANT_TYPES, ClaimsProfile
+from tokenry_registry.key_schedule import KeyState
+from tokenry_registry.realms import GRANT_TYPES, ClaimsProfile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.issuance import Revocations
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.passwords import SecretChecks
-    from tokenry_issuer.realms import Refusal
+    from tokenry_registry.realms import Refusal
 
 CHECK_BUCKETS = (
     0.001,

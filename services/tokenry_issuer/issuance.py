@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.minting import Minted
-    from tokenry_issuer.realms import Client, User
     from tokenry_issuer.registry import RealmCredentials
     from tokenry_issuer.subject_tokens import SubjectTokens
+    from tokenry_registry.realms import Client, User
 
     Proof = ClientAssertion | ClientCredential | ClientCertificate
 

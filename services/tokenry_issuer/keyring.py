@@ -17,11 +17,11 @@ import structlog
 from tokenry.jose.jwks import KeySet
 from tokenry.revocation.entries import Kind
 from tokenry.revocation.judged import JudgedToken
-from tokenry_issuer.key_schedule import KeySchedule
 from tokenry_issuer.mirror import Mirror
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import Refusal, RefusedObject
-from tokenry_issuer.signing_keys import (
+from tokenry_registry.key_schedule import KeySchedule
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import Refusal, RefusedObject
+from tokenry_registry.signing_keys import (
     KEYS_PREFIX,
     KeyUse,
     PublishedKey,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from tokenry.jose.jwk import PublicKey
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
-    from tokenry_issuer.key_schedule import KeyState, KeyTimes
-    from tokenry_issuer.ports import ObjectStore
+    from tokenry_registry.key_schedule import KeyState, KeyTimes
+    from tokenry_registry.ports import ObjectStore
 
 _log = structlog.get_logger("tokenry_issuer.keyring")
 _LATER_THAN_ANY_CUT = 2**53  # an `iat` that no cut-off is after, so that only the key itself can be hit

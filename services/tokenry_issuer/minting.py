@@ -14,7 +14,7 @@ from tokenry.jose.encoding import b64url_encode, dump_json
 from tokenry.oauth.mutual_tls import bound_to
 from tokenry.scope import format_scope
 from tokenry.secret import Secret
-from tokenry_issuer.realms import ClaimsProfile
+from tokenry_registry.realms import ClaimsProfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,13 +15,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tokenry_issuer.ports import GONE, ObjectUnreadable
-from tokenry_issuer.realms import Refusal, RefusedObject
+from tokenry_registry.ports import GONE, ObjectUnreadable
+from tokenry_registry.realms import Refusal, RefusedObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from tokenry_issuer.ports import ObjectStore
+    from tokenry_registry.ports import ObjectStore
 
 CONCURRENT_READS = 8  # as many as the S3 adapter has threads
 REFRESH_DEADLINE = 60.0  # seconds; the next refresh goes on where this one was cut off

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenry_issuer.metadata import JWKS_PATH, LIST_JWKS_PATH, OPENID_PATH, RFC8414_PATH, TOKEN_PATH
-from tokenry_issuer.realms import GRANT_TYPES
+from tokenry_registry.realms import GRANT_TYPES
 
 _TEXT = {"type": "string"}
 _ERROR = {

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenry.errors import TokenryError
-from tokenry_issuer.secret_hashes import NO_MATCH, StoredHash, decoy_like, matches
+from tokenry_registry.secret_hashes import NO_MATCH, StoredHash, decoy_like, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

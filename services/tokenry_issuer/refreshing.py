@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from tokenry.http.backoff import Backoff, shortened, system_random
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import RefusedObject
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import RefusedObject
 
 if TYPE_CHECKING:
     import random

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tokenry_issuer.passwords import Decoy
-from tokenry_issuer.realms import Client, ObjectKey, ObjectKind, Realm, Refusal, RefusedObject, User
-from tokenry_issuer.trust_rules import TrustRule
+from tokenry_registry.realms import Client, ObjectKey, ObjectKind, Realm, Refusal, RefusedObject, User
+from tokenry_registry.trust_rules import TrustRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from tokenry.serving.addresses import is_loopback_host
 from tokenry.serving.settings import Duration, Env, HttpUrl, Names, Networks, ServiceSettings
-from tokenry_issuer.key_schedule import announce_time
+from tokenry_registry.key_schedule import announce_time
+from tokenry_registry.location import credentials_faults
 
 LONGEST_REFRESH = 60.0  # seconds: within which a deleted client is gone
 LONGEST_LIFETIME = 24 * 3600.0  # seconds: longer tokens are what refresh tokens and rotation exist to avoid
@@ -123,7 +124,7 @@ class Settings(ServiceSettings):
     def contradictions(self) -> Iterator[str]:
         """Yield a sentence for each rule between settings that is broken."""
         yield from super().contradictions()
-        yield from _credentials_faults(self.credentials_url)
+        yield from credentials_faults(self.credentials_url)
         if urlsplit(self.issuer).scheme == "http" and not is_loopback_host(urlsplit(self.issuer).hostname or ""):
             yield "TOKENRY_ISSUER: an issuer identifier is an https URL (RFC 8414 section 2)"
         if self.credentials_hard_age < 4 * self.credentials_refresh_interval:
@@ -133,24 +134,3 @@ class Settings(ServiceSettings):
             )
         if self.max_token_lifetime != int(self.max_token_lifetime):
             yield "TOKENRY_MAX_TOKEN_LIFETIME: write whole seconds"
-
-
-def _credentials_faults(text: str) -> Iterator[str]:
-    url = urlsplit(text)
-    if url.scheme == "s3" and url.netloc and not url.query and not url.fragment:
-        return
-    if url.scheme == "file" and url.netloc in {"", "localhost"} and url.path.startswith("/"):
-        return
-    yield "TOKENRY_CREDENTIALS_URL: write s3://bucket/prefix/ or file:///folder/"
-
-
-def folder_of(credentials_url: str) -> Path:
-    """Return the folder that a `file:` URL names."""
-    return Path(unquote(urlsplit(credentials_url).path))
-
-
-def bucket_of(credentials_url: str) -> tuple[str, str]:
-    """Return bucket and prefix (empty, or ending in a slash) that an `s3:` URL names."""
-    url = urlsplit(credentials_url)
-    prefix = url.path.strip("/")
-    return url.netloc, prefix + "/" if prefix else ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenry.jose.jwks import KeySet
     from tokenry.validation.snapshots import Snapshot
     from tokenry_issuer.registry import Registry
-    from tokenry_issuer.trust_rules import TrustRule
+    from tokenry_registry.trust_rules import TrustRule
 
 MAX_SOURCES = 32  # threads and connections: platforms, not workloads
 Place = tuple[str, str, tuple["Algorithm", ...]]

@@ -12,9 +12,9 @@ import pytest
 from botocore.stub import Stubber
 
 from tests.services.issuer.support import MemoryStore
-from tokenry_issuer.adapters.directory import DirectoryStore
-from tokenry_issuer.adapters.s3 import S3Store, make_client
-from tokenry_issuer.ports import GONE, MAX_OBJECT_BYTES, ObjectUnreadable, StoreUnavailable
+from tokenry_registry.adapters.directory import DirectoryStore
+from tokenry_registry.adapters.s3 import S3Store, make_client
+from tokenry_registry.ports import GONE, MAX_OBJECT_BYTES, ObjectUnreadable, StoreUnavailable
 
 PAGE = 20  # keys that S3 is asked for at once, so that a few objects need several pages
 

@@ -110,8 +110,8 @@ def test_the_chart_carries_the_version_of_the_project():
 
 
 def test_the_init_container_makes_a_file_that_the_issuer_accepts(tmp_path):
-    from tokenry_issuer import bootstrap
-    from tokenry_issuer.envelope import read_envelope_key
+    from tokenry_registry import bootstrap
+    from tokenry_registry.envelope import read_envelope_key
 
     secret, wanted = tmp_path / "secret/envelope.key", tmp_path / "run/envelope.key"
     bootstrap.create_envelope_key(secret)

@@ -9,8 +9,8 @@ from botocore.exceptions import ClientError
 
 from tests.support.processes import Processes
 from tests.support.s3 import S3Server
-from tokenry_issuer.adapters.s3 import S3Store
-from tokenry_issuer.ports import ObjectUnreadable
+from tokenry_registry.adapters.s3 import S3Store
+from tokenry_registry.ports import ObjectUnreadable
 from tokenry_revocation.adapters.rules_s3 import RulesBucket
 
 pytestmark = pytest.mark.processes

@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     except (IndexError, ValueError):
         sys.stderr.write(f"{__doc__}\n")
         return USAGE
-    with atheris.instrument_imports(include=["tokenry", "tokenry_issuer", "tokenry_revocation", "tokenry_tokeninfo"]):
+    with atheris.instrument_imports(
+        include=["tokenry", "tokenry_registry", "tokenry_issuer", "tokenry_revocation", "tokenry_tokeninfo"]
+    ):
         from tests.support.parsers import PARSERS
     parser = PARSERS[name]
     corpus.mkdir(parents=True, exist_ok=True)

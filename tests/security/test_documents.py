@@ -24,7 +24,7 @@ from tokenry.sources.revocations import RevocationSource
 from tokenry.testing.clock import FakeClock
 from tokenry.testing.issuer import FakeIssuer
 from tokenry.testing.server import LoopbackServer
-from tokenry_issuer import bootstrap
+from tokenry_registry import bootstrap
 
 pytestmark = pytest.mark.processes
 

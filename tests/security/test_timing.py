@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.attacked import REALM, AttackedPlatform
 from tests.system.conftest import until
-from tokenry_issuer import bootstrap
+from tokenry_registry import bootstrap
 
 pytestmark = pytest.mark.processes
 ATTACKS_THE_PLATFORM = True

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.platform import Deployment
 from tests.support.processes import Processes
-from tokenry_issuer.bootstrap import hash_password, hash_secret
+from tokenry_registry.bootstrap import hash_password, hash_secret
 
 pytestmark = [pytest.mark.soak, pytest.mark.processes]
 

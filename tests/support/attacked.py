@@ -19,10 +19,10 @@ from tests.support.access_tokens import Forge
 from tests.support.http import Answer, call
 from tests.support.platform import Deployment
 from tests.support.processes import Process, Processes, free_port
-from tokenry_issuer import bootstrap
-from tokenry_issuer.envelope import read_envelope_key
-from tokenry_issuer.realms import RefusedObject
-from tokenry_issuer.signing_keys import StoredKey, open_key, read_stored_key
+from tokenry_registry import bootstrap
+from tokenry_registry.envelope import read_envelope_key
+from tokenry_registry.realms import RefusedObject
+from tokenry_registry.signing_keys import StoredKey, open_key, read_stored_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

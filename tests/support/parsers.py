@@ -40,10 +40,10 @@ from tokenry.testing.clock import FakeClock
 from tokenry.testing.issuer import FakeIssuer
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
 from tokenry.validation.validator import Validator
-from tokenry_issuer import bootstrap
-from tokenry_issuer.realms import RefusedObject, read_key, read_object
-from tokenry_issuer.secret_hashes import parse_hash
-from tokenry_issuer.signing_keys import read_stored_key
+from tokenry_registry import bootstrap
+from tokenry_registry.realms import RefusedObject, read_key, read_object
+from tokenry_registry.secret_hashes import parse_hash
+from tokenry_registry.signing_keys import read_stored_key
 from tokenry_revocation.presented_token import examine
 from tokenry_revocation.requests import (
     Bounds,

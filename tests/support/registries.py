@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from tokenry.serving.keys import METRICS
 from tokenry_issuer import __main__ as issuer
-from tokenry_issuer import bootstrap
 from tokenry_issuer.settings import Settings as IssuerSettings
+from tokenry_registry import bootstrap
 from tokenry_revocation import __main__ as revocation
 from tokenry_tokeninfo import __main__ as tokeninfo
 from tokenry_tokeninfo.settings import Settings as TokeninfoSettings

@@ -22,10 +22,10 @@ from tokenry.revocation.lists import RevocationList
 from tokenry.serving.server import serve
 from tokenry.testing.clock import FakeClock
 from tokenry.validation.snapshots import Snapshot
-from tokenry_issuer import bootstrap
 from tokenry_issuer.app import ISSUER, Chance, Issuer, create_app
-from tokenry_issuer.ports import GONE, MAX_OBJECT_BYTES, ObjectUnreadable, StoredObject, StoreUnavailable
 from tokenry_issuer.settings import Settings
+from tokenry_registry import bootstrap
+from tokenry_registry.ports import GONE, MAX_OBJECT_BYTES, ObjectUnreadable, StoredObject, StoreUnavailable
 
 ISSUER_URL = "https://issuer.example.org"
 NOW = 1_800_000_000

@@ -5,9 +5,9 @@ import pytest
 
 from tests.services.issuer.support import NOW
 from tokenry.jose.sealing import EnvelopeKey
-from tokenry_issuer import bootstrap
-from tokenry_issuer.realms import Refusal, RefusedObject, read_key, read_object
-from tokenry_issuer.signing_keys import open_key, read_stored_key
+from tokenry_registry import bootstrap
+from tokenry_registry.realms import Refusal, RefusedObject, read_key, read_object
+from tokenry_registry.signing_keys import open_key, read_stored_key
 
 
 def everything(folder):

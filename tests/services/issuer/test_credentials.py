@@ -4,10 +4,10 @@ import pytest
 
 from tests.services.issuer.support import NOW, MemoryStore, write_credentials
 from tokenry.testing.clock import FakeClock
-from tokenry_issuer import bootstrap
 from tokenry_issuer.credentials import Credentials
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import Refusal, RefusedObject
+from tokenry_registry import bootstrap
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import Refusal, RefusedObject
 
 HOUR = 3600
 ORDERS = "realms/services/clients/orders.json"

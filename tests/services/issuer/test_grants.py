@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.token_endpoint import TokenRequest
 from tokenry_issuer.grants import choose_realm, decide
-from tokenry_issuer.realms import Client, Realm, User
+from tokenry_registry.realms import Client, Realm, User
 
 ISSUER = "https://issuer.example.org"
 BOTH = frozenset({"client_credentials", "password"})

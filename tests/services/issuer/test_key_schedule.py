@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tokenry_issuer.key_schedule import CLOCK_MARGIN, KeySchedule, KeyState, KeyTimes, announce_time
+from tokenry_registry.key_schedule import CLOCK_MARGIN, KeySchedule, KeyState, KeyTimes, announce_time
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -9,11 +9,11 @@ from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.fingerprints import key_fingerprint
 from tokenry.revocation.lists import RevocationList
 from tokenry.testing.clock import FakeClock
-from tokenry_issuer import bootstrap
-from tokenry_issuer.key_schedule import KeyState
 from tokenry_issuer.keyring import Keyring
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import Refusal, RefusedObject
+from tokenry_registry import bootstrap
+from tokenry_registry.key_schedule import KeyState
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import Refusal, RefusedObject
 
 HOUR = 3600
 SALT = b"s" * 32

@@ -10,7 +10,7 @@ from tokenry.jose.sealing import EnvelopeKey
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.fingerprints import key_fingerprint
 from tokenry.revocation.lists import RevocationList
-from tokenry_issuer import bootstrap
+from tokenry_registry import bootstrap
 
 LIST_JWKS = "/.well-known/revocation-list-jwks.json"
 METADATA = "/.well-known/oauth-authorization-server"

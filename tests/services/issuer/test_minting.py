@@ -11,7 +11,7 @@ from tokenry.jose.encoding import b64url_decode, dump_json
 from tokenry.jose.jwk import PrivateKey
 from tokenry_issuer.grants import Grant
 from tokenry_issuer.minting import CLAIMS, JTI_BYTES, build_claims, new_jti, sign
-from tokenry_issuer.realms import ClaimsProfile, Realm, TokenType
+from tokenry_registry.realms import ClaimsProfile, Realm, TokenType
 
 ISSUER = "https://issuer.example.org"
 KEY = PrivateKey.generate()

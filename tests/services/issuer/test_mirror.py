@@ -2,8 +2,8 @@ import pytest
 
 from tests.services.issuer.support import MemoryStore
 from tokenry_issuer.mirror import Mirror
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import Refusal, RefusedObject
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import Refusal, RefusedObject
 
 
 def read(key, body):

@@ -7,9 +7,9 @@ import pytest
 from tests.services.issuer.support import weak_argon2, weak_bcrypt
 from tokenry.secret import Secret
 from tokenry.testing.clock import FakeClock
-from tokenry_issuer.bootstrap import hash_secret
 from tokenry_issuer.passwords import ChecksBusy, Decoy, SecretChecks, WrongSecret
-from tokenry_issuer.secret_hashes import HashKind, matches, parse_hash
+from tokenry_registry.bootstrap import hash_secret
+from tokenry_registry.secret_hashes import HashKind, matches, parse_hash
 
 FAST = parse_hash(hash_secret("right"))
 SLOW = parse_hash(weak_argon2("right"))

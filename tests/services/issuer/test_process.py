@@ -7,7 +7,7 @@ import pytest
 from tests.services.issuer.support import PASSWORD, SECRET, weak_argon2
 from tests.support.http import call
 from tests.support.processes import free_port
-from tokenry_issuer import bootstrap
+from tokenry_registry import bootstrap
 
 pytestmark = pytest.mark.processes
 

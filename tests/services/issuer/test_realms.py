@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.services.issuer.support import NOW, weak_argon2
 from tests.support.foreign_tokens import foreign_key
-from tokenry_issuer.bootstrap import hash_secret
-from tokenry_issuer.realms import (
+from tokenry_registry.bootstrap import hash_secret
+from tokenry_registry.realms import (
     ClaimsProfile,
     Client,
     ObjectKey,

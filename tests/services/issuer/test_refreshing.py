@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from tokenry_issuer.ports import StoreUnavailable
-from tokenry_issuer.realms import Refusal, RefusedObject
 from tokenry_issuer.refreshing import Refresher
+from tokenry_registry.ports import StoreUnavailable
+from tokenry_registry.realms import Refusal, RefusedObject
 
 
 class Refreshed:

@@ -1,11 +1,11 @@
 import pytest
 
 from tests.services.issuer.support import NOW, weak_argon2, weak_bcrypt
-from tokenry_issuer.bootstrap import hash_secret
 from tokenry_issuer.passwords import Decoy
-from tokenry_issuer.realms import Client, ObjectKey, ObjectKind, Realm, Refusal, RefusedObject, StoredSecret, User
 from tokenry_issuer.registry import assemble, check_removals
-from tokenry_issuer.secret_hashes import HashKind, parse_hash
+from tokenry_registry.bootstrap import hash_secret
+from tokenry_registry.realms import Client, ObjectKey, ObjectKind, Realm, Refusal, RefusedObject, StoredSecret, User
+from tokenry_registry.secret_hashes import HashKind, parse_hash
 
 
 def realm_key(name="/services"):

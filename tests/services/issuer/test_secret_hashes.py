@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.services.issuer.support import weak_argon2, weak_bcrypt
 from tokenry.errors import ProtocolError
-from tokenry_issuer.bootstrap import hash_password, hash_secret, new_secret
-from tokenry_issuer.secret_hashes import HashKind, decoy_like, matches, parse_hash
+from tokenry_registry.bootstrap import hash_password, hash_secret, new_secret
+from tokenry_registry.secret_hashes import HashKind, decoy_like, matches, parse_hash
 
 BCRYPT_BODY = "abcdefghijklmnopqrstuv" + "A" * 31
 

@@ -3,8 +3,9 @@ import pytest
 from tests.services.issuer.support import settings
 from tokenry.errors import ConfigurationError
 from tokenry_issuer.__main__ import main
-from tokenry_issuer.bootstrap import create_envelope_key
-from tokenry_issuer.settings import Settings, bucket_of, folder_of
+from tokenry_issuer.settings import Settings
+from tokenry_registry.bootstrap import create_envelope_key
+from tokenry_registry.location import bucket_of, folder_of
 
 GOOD = {
     "TOKENRY_ISSUER": "https://issuer.example.org",

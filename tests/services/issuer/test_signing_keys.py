@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.sealing import EnvelopeKey
-from tokenry_issuer import bootstrap
-from tokenry_issuer.envelope import read_envelope_key
-from tokenry_issuer.realms import Refusal, RefusedObject
-from tokenry_issuer.signing_keys import KeyUse, open_key, read_key_name, read_stored_key
+from tokenry_registry import bootstrap
+from tokenry_registry.envelope import read_envelope_key
+from tokenry_registry.realms import Refusal, RefusedObject
+from tokenry_registry.signing_keys import KeyUse, open_key, read_key_name, read_stored_key
 
 ENVELOPE = EnvelopeKey.generate()
 

@@ -22,7 +22,7 @@ from tests.services.issuer.support import (
     weak_argon2,
 )
 from tokenry.serving.application import MAX_BODY_BYTES
-from tokenry_issuer.bootstrap import hash_secret
+from tokenry_registry.bootstrap import hash_secret
 
 GRANT = {"grant_type": "client_credentials", "realm": "services"}
 ALLOWED_IN_ERRORS = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")

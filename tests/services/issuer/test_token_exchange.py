@@ -16,7 +16,7 @@ from tokenry.jose.encoding import dump_json
 from tokenry.oauth.token_endpoint import ACCESS_TOKEN_TYPE, JWT_TYPE, TOKEN_EXCHANGE
 from tokenry.revocation.judged import JudgedToken
 from tokenry.testing.revocations import RevocationSimulator
-from tokenry_issuer.bootstrap import hash_secret
+from tokenry_registry.bootstrap import hash_secret
 
 ORDERS, STOCK, BILLING = "https://orders.example.org", "https://stock.example.org", "https://billing.example.org"
 REALM = "realms/services/realm.json"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.foreign_tokens import foreign_key
 from tests.support.platform_tokens import AWS, GITHUB, KUBERNETES, KUBERNETES_KEY, aws, github, kubernetes
 from tokenry.jose.jwk import Algorithm
-from tokenry_issuer.realms import Refusal, RefusedObject, read_key, read_object
+from tokenry_registry.realms import Refusal, RefusedObject, read_key, read_object
 
 US = "https://issuer.example.org"
 NOW = 1_800_000_000

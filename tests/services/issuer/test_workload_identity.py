@@ -24,7 +24,7 @@ from tests.support.platform_tokens import (
 from tokenry.http.fetch import Failure, FetchFailed, Headers, Response
 from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
 from tokenry.oauth.token_endpoint import JWT_BEARER
-from tokenry_issuer.bootstrap import hash_secret
+from tokenry_registry.bootstrap import hash_secret
 
 REALM = "realms/services/realm.json"
 RULES = {

@@ -11,7 +11,7 @@ from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jws import split
 from tokenry.jose.sealing import EnvelopeKey
 from tokenry.revocation.signed import digest_of, read_signed_list
-from tokenry_issuer import bootstrap
+from tokenry_registry import bootstrap
 from tokenry_revocation.adapters.rules_directory import RulesDirectory
 from tokenry_revocation.adapters.shelf_directory import DirectoryShelf
 from tokenry_revocation.app import PUBLISHER, SERVICE_PARTS, Publishing

@@ -1,4 +1,4 @@
-"""What the issuer needs of the place where credentials and keys are kept: to list it and to read it."""
+"""What is needed of the place where credentials and keys are kept: to list it and to read it."""
 
 from __future__ import annotations
 

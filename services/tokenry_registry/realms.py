@@ -23,19 +23,19 @@ from tokenry.jose.encoding import parse_json_object
 from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS, JWT_BEARER, PASSWORD, TOKEN_EXCHANGE, realm_name
 from tokenry.scope import NO_SCOPE, Scope
-from tokenry_issuer.exchange import ExchangePolicy, read_exchange_policy
-from tokenry_issuer.fields import Fields
-from tokenry_issuer.registered_keys import read_keys
-from tokenry_issuer.secret_hashes import StoredHash, parse_hash
-from tokenry_issuer.tls_clients import read_tls_identity
-from tokenry_issuer.trust_rules import TrustRule, read_trust_rule
+from tokenry_registry.exchange_policy import ExchangePolicy, read_exchange_policy
+from tokenry_registry.fields import Fields
+from tokenry_registry.registered_keys import read_keys
+from tokenry_registry.secret_hashes import StoredHash, parse_hash
+from tokenry_registry.tls_clients import read_tls_identity
+from tokenry_registry.trust_rules import TrustRule, read_trust_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from tokenry.jose.jwks import KeySet
-    from tokenry_issuer.tls_clients import TlsIdentity
+    from tokenry_registry.tls_clients import TlsIdentity
 
 GRANT_TYPES = frozenset({CLIENT_CREDENTIALS, JWT_BEARER, PASSWORD, TOKEN_EXCHANGE})
 DEFAULT_LIFETIME = 3600  # seconds: long enough to ride out an hour's outage of the issuer's neighbours

@@ -23,13 +23,13 @@ from urllib.parse import urlsplit
 from tokenry.errors import ProtocolError
 from tokenry.jose.jwk import Algorithm
 from tokenry.oauth.assertions import MAX_ISSUER, AssertionRules
-from tokenry_issuer.registered_keys import read_keys
+from tokenry_registry.registered_keys import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenry.jose.jwks import KeySet
-    from tokenry_issuer.fields import Fields
+    from tokenry_registry.fields import Fields
 
 DEFAULT_LIFETIME: Final = 3900  # seconds: platforms give an hour, and some add a few seconds
 MAX_LIFETIME: Final = 24 * 3600  # seconds: a token that lives longer is a secret

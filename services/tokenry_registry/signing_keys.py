@@ -20,9 +20,9 @@ from tokenry.jose.encoding import parse_json_object
 from tokenry.jose.jwk import BadSignature, PrivateKey, PublicKey, thumbprint
 from tokenry.jose.probe import check_key
 from tokenry.jose.sealing import Sealed, UnsealingFailed
-from tokenry_issuer.fields import Fields
-from tokenry_issuer.key_schedule import KeyTimes
-from tokenry_issuer.realms import Refusal, RefusedObject
+from tokenry_registry.fields import Fields
+from tokenry_registry.key_schedule import KeyTimes
+from tokenry_registry.realms import Refusal, RefusedObject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

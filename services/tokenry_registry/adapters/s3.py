@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tokenry_issuer.ports import GONE, MAX_OBJECT_BYTES, MAX_OBJECTS, ObjectUnreadable, StoredObject, StoreUnavailable
+from tokenry_registry.ports import GONE, MAX_OBJECT_BYTES, MAX_OBJECTS, ObjectUnreadable, StoredObject, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

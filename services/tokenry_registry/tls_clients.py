@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from tokenry.errors import ProtocolError
 from tokenry.jose.certificates import canonical_name, read_certificate
 from tokenry.jose.jwk import Algorithm, thumbprint
-from tokenry_issuer.fields import Fields
-from tokenry_issuer.registered_keys import read_keys
+from tokenry_registry.fields import Fields
+from tokenry_registry.registered_keys import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,9 +18,9 @@ import argon2
 from tokenry.jose.encoding import b64url_encode
 from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.sealing import EnvelopeKey
-from tokenry_issuer.envelope import read_envelope_key
-from tokenry_issuer.realms import DEFAULT_LIFETIME, ClaimsProfile, TokenType, read_key, read_object
-from tokenry_issuer.signing_keys import FORMAT_VERSION, KEYS_PREFIX, KeyUse, open_key, read_stored_key
+from tokenry_registry.envelope import read_envelope_key
+from tokenry_registry.realms import DEFAULT_LIFETIME, ClaimsProfile, TokenType, read_key, read_object
+from tokenry_registry.signing_keys import FORMAT_VERSION, KEYS_PREFIX, KeyUse, open_key, read_stored_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
