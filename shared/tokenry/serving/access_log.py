@@ -154,6 +154,14 @@ class LineWriter:
             self.dropped += count
 
 
+_current: LineWriter | None = None
+
+
+def dropped_lines() -> int:
+    """Return how many log lines of this process were dropped since its start."""
+    return 0 if _current is None else _current.dropped
+
+
 class _LineLogger:
     """What structlog calls with the rendered line."""
 
@@ -183,7 +191,8 @@ def configure_logging(settings: ServiceSettings, *, service: str, stream: TextIO
     Returns:
         The writer; close it last, so that what is queued gets written.
     """
-    writer = LineWriter(stream if stream is not None else sys.stdout)
+    global _current  # noqa: PLW0603 -- a process logs to one place
+    writer = _current = LineWriter(stream if stream is not None else sys.stdout)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     fixed = {"service": service, "environment": settings.environment}
     if settings.instance:

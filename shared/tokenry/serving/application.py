@@ -32,7 +32,7 @@ import asyncio
 import itertools
 import re
 import secrets
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +42,7 @@ from aiohttp import HttpVersion10, hdrs, web
 from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import OAuthError, bearer_challenge, server_error, temporarily_unavailable
+from tokenry.serving.access_log import dropped_lines
 from tokenry.serving.addresses import client_address
 from tokenry.serving.keys import (
     CLIENT_ADDRESS,
@@ -55,6 +56,7 @@ from tokenry.serving.keys import (
 )
 from tokenry.serving.metrics import CONTENT_TYPE, KNOWN_METHODS, OTHER_METHOD, UNMATCHED_ROUTE
 from tokenry.serving.problem import PROBLEM_JSON, Problem
+from tokenry.serving.pulse import Pulse, Watchdog
 from tokenry.serving.server import run, serve
 
 if TYPE_CHECKING:
@@ -81,7 +83,6 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES = 65_536  # a form with a token of 8 KiB, fully percent-encoded, takes less than half
-LAG_INTERVAL_SECONDS = 0.5
 OPERATIONS_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/health"})
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -133,9 +134,11 @@ def create_base_app(
     app = web.Application(middlewares=[around], client_max_size=max_body_bytes)
     app[SERVICE], app[CLOCK], app[HEALTH] = service, clock, health
     app[METRICS], app[SETTINGS] = metrics, settings
-    metrics.watch(clock=clock, ready=lambda: health.report().ready)
+    metrics.watch(clock=clock, ready=lambda: health.report().ready, dropped_lines=dropped_lines)
     app.on_response_prepare.append(_finish_headers)
-    app.cleanup_ctx.append(_measure_loop_lag)
+    pulse = Pulse(metrics)
+    health.add("event_loop", pulse.finding)
+    app.cleanup_ctx.append(_watching(pulse))
     add_operations_routes(app, with_metrics=settings.metrics_listen_address is None)
     document = dump_json(dict(openapi))
 
@@ -443,17 +446,11 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
         headers[hdrs.CONNECTION] = "close"
 
 
-async def _measure_loop_lag(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_loop_lag(app[METRICS]))
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+def _watching(pulse: Pulse) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def watch(_app: web.Application) -> AsyncIterator[None]:
+        watchdog = Watchdog(pulse)
+        watchdog.start()
+        yield
+        await watchdog.stop()
 
-
-async def _loop_lag(metrics: Metrics) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + LAG_INTERVAL_SECONDS
-        await asyncio.sleep(LAG_INTERVAL_SECONDS)
-        metrics.loop_lag.set(max(0.0, loop.time() - due))
+    return watch

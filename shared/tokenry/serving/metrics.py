@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # A local validation takes well under a millisecond, a password hash some 100 ms, a held poll up to 50 s.
 REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# A request waits for what the loop does before it: 0.1 s of that is too much, 1 s makes the service not ready.
+DELAY_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER_METHOD = "_OTHER"  # the name that the OpenTelemetry conventions give to it
 UNMATCHED_ROUTE = "unmatched"
@@ -128,9 +130,31 @@ class Metrics:
         self.loop_lag = self.gauge(
             "tokenry_event_loop_lag_seconds", "By how much the last timer of the event loop was late."
         )
+        self._loop_delays = self.loop_histogram(
+            "tokenry_event_loop_delay_seconds",
+            "By how much the event loop's timer was late, 20 times a second.",
+            labels=(),
+            buckets=DELAY_BUCKETS,
+        ).labels()
+        held = self.counter(
+            "tokenry_event_loop_held",
+            "Times that the event loop stood still for half a second: held by what it ran, or the whole process.",
+            labels=("by",),
+        )
+        self.held = {by: held.labels(by) for by in ("loop", "process")}
 
-    def watch(self, *, clock: Clock, ready: Callable[[], bool]) -> None:
-        """Show *clock* as it stands and whether the service is *ready*, both read when the metrics are."""
+    def beat(self, late: float) -> None:
+        """Note that a timer of the event loop was *late* by so many seconds."""
+        self.loop_lag.set(late)
+        self._loop_delays.observe(late)
+
+    def watch(self, *, clock: Clock, ready: Callable[[], bool], dropped_lines: Callable[[], int]) -> None:
+        """Show *clock*, whether the service is *ready* and how many lines of its log were lost, as read by a scrape."""
+        self.gauge(
+            "tokenry_log_lines_dropped",
+            "Log lines dropped since the start: nobody read our output, or it could not be written.",
+            function=lambda: float(dropped_lines()),
+        )
         self.gauge(
             "tokenry_clock_timestamp_seconds",
             "Unix time of this machine's clock when the metrics were read.",

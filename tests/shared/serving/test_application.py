@@ -321,7 +321,8 @@ async def test_alive_depends_on_nothing_and_ready_on_the_checks():
             assert (alive.status, ready.status) == (200, 503)
         async with session.get("/readyz?verbose") as verbose:
             document = await verbose.json()
-    assert document["checks"] == {"store": {"status": "failed", "detail": "gone"}}
+    assert document["checks"]["store"] == {"status": "failed", "detail": "gone"}
+    assert document["checks"]["event_loop"]["status"] == "ok"
 
 
 async def test_metrics_move_to_their_own_port_when_there_is_one():
