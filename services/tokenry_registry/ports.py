@@ -43,6 +43,28 @@ class ObjectUnreadable(TokenryError):
         super().__init__(f"the object cannot be read ({code})")
 
 
+class WriteConflict(TokenryError):
+    """Another version is there than the one that was to be replaced: read again, and decide again."""
+
+    def __init__(self) -> None:
+        """Say that nothing was written."""
+        super().__init__("the object was changed meanwhile; nothing was written")
+
+
+class WriteRefused(TokenryError):
+    """
+    The store works and does not let us write this.
+
+    Attributes:
+        code: A short word for metrics and logs.
+    """
+
+    def __init__(self, code: str) -> None:
+        """Fail with *code*."""
+        self.code = code
+        super().__init__(f"the object cannot be written ({code})")
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """
@@ -85,4 +107,39 @@ class ObjectStore(Protocol):
 
     async def close(self) -> None:
         """Let go of threads and connections."""
+        ...
+
+
+class WritableStore(ObjectStore, Protocol):
+    """
+    Objects that can be written as well, never blindly: every write names the version that it replaces.
+
+    A write that raises `StoreUnavailable` may have happened: it may take effect while its answer is lost.
+    """
+
+    async def put(self, key: str, body: bytes, *, replaces: str | None) -> str:
+        """
+        Write *body* at *key* and return its ETag.
+
+        Args:
+            key: Where.
+            body: At most `MAX_OBJECT_BYTES`.
+            replaces: ETag of the version that is to be replaced; None: only where there is no object.
+
+        Raises:
+            WriteConflict: Another version is there, or none, or one where none was to be.
+            WriteRefused: It is forbidden, too large, or has a key that cannot be.
+            StoreUnavailable: It is not known whether it was written.
+        """
+        ...
+
+    async def delete(self, key: str, *, replaces: str) -> None:
+        """
+        Delete the version *replaces* of the object at *key*.
+
+        Raises:
+            WriteConflict: Another version is there, or none.
+            WriteRefused: It is forbidden.
+            StoreUnavailable: It is not known whether it was deleted.
+        """
         ...

@@ -1,8 +1,7 @@
 """
 What every `ObjectStore` must do: a folder, S3 over HTTP, and the store in memory that other tests use.
 
-The writer stands beside the port, which can only read: each implementation is filled the way it is filled in
-production.
+Some are filled from beside the port, as by a deployment; the last section is about writing through it.
 """
 
 import asyncio
@@ -12,9 +11,17 @@ import pytest
 from botocore.stub import Stubber
 
 from tests.services.issuer.support import MemoryStore
+from tests.support.registry_store import MemoryRegistry
 from tokenry_registry.adapters.directory import DirectoryStore
 from tokenry_registry.adapters.s3 import S3Store, make_client
-from tokenry_registry.ports import GONE, MAX_OBJECT_BYTES, ObjectUnreadable, StoreUnavailable
+from tokenry_registry.ports import (
+    GONE,
+    MAX_OBJECT_BYTES,
+    ObjectUnreadable,
+    StoreUnavailable,
+    WriteConflict,
+    WriteRefused,
+)
 
 PAGE = 20  # keys that S3 is asked for at once, so that a few objects need several pages
 
@@ -31,6 +38,11 @@ class Filled:
 def _in_memory(_request):
     store = MemoryStore()
     return Filled(store, store.put, store.delete)
+
+
+def _in_registry(_request):
+    store = MemoryRegistry()
+    return Filled(store, store.fill, store.drop)
 
 
 def _in_folder(request):
@@ -68,7 +80,7 @@ def client_of(server):
     )
 
 
-@pytest.fixture(params=[_in_memory, _in_folder, _in_s3], ids=["memory", "folder", "s3"])
+@pytest.fixture(params=[_in_memory, _in_registry, _in_folder, _in_s3], ids=["memory", "registry", "folder", "s3"])
 async def filled(request):
     made = request.param(request)
     yield made
@@ -155,6 +167,74 @@ async def test_many_objects_are_listed_completely_and_read_at_once(filled):
     assert all(each.body == b"{}" for each in found)
 
 
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[_in_registry, _in_folder, _in_s3], ids=["registry", "folder", "s3"])
+async def writable(request):
+    made = request.param(request)
+    yield made
+    await made.store.close()
+
+
+async def test_what_is_written_through_the_port_is_read_and_listed_with_the_etag_that_it_gave(writable):
+    store = writable.store
+    etag = await store.put("realms/a b/clients/ü.json", b"one", replaces=None)
+    found = await store.get("realms/a b/clients/ü.json")
+    assert (found.body, found.etag) == (b"one", etag)
+    assert await store.list("realms/") == {"realms/a b/clients/ü.json": etag}
+
+
+async def test_an_object_is_created_only_where_there_is_none(writable):
+    await writable.store.put("keys/a.json", b"one", replaces=None)
+    with pytest.raises(WriteConflict):
+        await writable.store.put("keys/a.json", b"two", replaces=None)
+    assert (await writable.store.get("keys/a.json")).body == b"one"
+
+
+async def test_only_the_version_that_was_read_is_replaced(writable):
+    first = await writable.store.put("keys/a.json", b"one", replaces=None)
+    second = await writable.store.put("keys/a.json", b"two", replaces=first)
+    with pytest.raises(WriteConflict):
+        await writable.store.put("keys/a.json", b"three", replaces=first)
+    assert (await writable.store.get("keys/a.json")).body == b"two"
+    await writable.store.put("keys/a.json", b"three", replaces=second)
+    assert (await writable.store.get("keys/a.json")).body == b"three"
+
+
+async def test_nothing_is_replaced_or_deleted_where_nothing_is(writable):
+    etag = await writable.store.put("keys/a.json", b"one", replaces=None)
+    with pytest.raises(WriteConflict):
+        await writable.store.put("keys/b.json", b"two", replaces=etag)
+    with pytest.raises(WriteConflict):
+        await writable.store.delete("keys/b.json", replaces=etag)
+    assert set(await writable.store.list("")) == {"keys/a.json"}
+
+
+async def test_only_the_version_that_was_read_is_deleted(writable):
+    first = await writable.store.put("keys/a.json", b"one", replaces=None)
+    second = await writable.store.put("keys/a.json", b"two", replaces=first)
+    with pytest.raises(WriteConflict):
+        await writable.store.delete("keys/a.json", replaces=first)
+    await writable.store.delete("keys/a.json", replaces=second)
+    assert await unreadable(writable.store, "keys/a.json") == GONE
+
+
+async def test_of_many_writers_of_one_version_exactly_one_wins(writable):
+    first = await writable.store.put("keys/a.json", b"0", replaces=None)
+    writes = [writable.store.put("keys/a.json", b"%d" % number, replaces=first) for number in range(1, 9)]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    winners = [number for number, result in enumerate(results, 1) if isinstance(result, str)]
+    assert [type(result) for result in results].count(WriteConflict) == 7
+    assert (await writable.store.get("keys/a.json")).body == b"%d" % winners[0]
+
+
+async def test_an_object_above_the_bound_is_not_written(writable):
+    with pytest.raises(WriteRefused, match="too_large"):
+        await writable.store.put("keys/over.json", b"x" * (MAX_OBJECT_BYTES + 1), replaces=None)
+    assert dict(await writable.store.list("")) == {}
+
+
 # --- the folder alone -------------------------------------------------------------------------------------
 
 
@@ -173,6 +253,38 @@ async def test_no_key_leads_out_of_the_folder(tmp_path, key):
     (root / ".hidden").write_bytes(b"hidden")
     store = DirectoryStore(root)
     assert await unreadable(store, key) == GONE
+    await store.close()
+
+
+@pytest.mark.parametrize("key", ["../secret", "a/../../secret", "/etc/passwd", "", ".hidden", "a\0b"])
+async def test_no_key_writes_or_deletes_out_of_the_folder(tmp_path, key):
+    (tmp_path / "secret").write_bytes(b"secret")
+    root = tmp_path / "root"
+    root.mkdir()
+    store = DirectoryStore(root)
+    with pytest.raises(WriteRefused):
+        await store.put(key, b"x", replaces=None)
+    with pytest.raises(WriteConflict):
+        await store.delete(key, replaces="x")
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+    assert not list(root.iterdir())
+    await store.close()
+
+
+async def test_two_stores_on_one_folder_take_turns(tmp_path):
+    stores = [DirectoryStore(tmp_path) for _ in range(4)]
+    first = await stores[0].put("a.json", b"0", replaces=None)
+    writes = [store.put("a.json", b"%d" % number, replaces=first) for number, store in enumerate(stores * 4, 1)]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert sum(isinstance(result, str) for result in results) == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_what_is_written_is_for_its_owner_alone(tmp_path):
+    store = DirectoryStore(tmp_path)
+    await store.put("keys/a.json", b"x", replaces=None)
+    assert (tmp_path / "keys" / "a.json").stat().st_mode & 0o777 == 0o600
     await store.close()
 
 

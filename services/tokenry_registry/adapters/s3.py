@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tokenry_registry.ports import GONE, MAX_OBJECT_BYTES, MAX_OBJECTS, ObjectUnreadable, StoredObject, StoreUnavailable
+from tokenry_registry.ports import (
+    GONE,
+    MAX_OBJECT_BYTES,
+    MAX_OBJECTS,
+    ObjectUnreadable,
+    StoredObject,
+    StoreUnavailable,
+    WriteConflict,
+    WriteRefused,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TypeVar
 
     from mypy_boto3_s3 import S3Client
@@ -24,6 +34,8 @@ MAX_ATTEMPTS = 2  # the second one goes to another host; more would prolong an o
 _NOT_MODIFIED = {"304", "NotModified"}
 _MISSING = {"404", "NoSuchKey"}
 _FORBIDDEN = {"403", "AccessDenied"}
+# A condition that is not met; or two writers at once, of whom S3 took the other one.
+_CONFLICT = {"404", "NoSuchKey", "409", "ConditionalRequestConflict", "412", "PreconditionFailed"}
 
 
 def make_client(
@@ -56,7 +68,7 @@ def make_client(
 
 
 class S3Store:
-    """An `ObjectStore` over the objects of a bucket below a prefix."""
+    """A `WritableStore` over the objects of a bucket below a prefix."""
 
     def __init__(
         self, bucket: str, *, prefix: str = "", page_size: int = PAGE_SIZE, client: Callable[[], S3Client] = make_client
@@ -87,6 +99,18 @@ class S3Store:
         """Return the object at *key*, or None when its version is still *etag*."""
         client = await self._connected()
         return await self._in_thread(lambda: self._get(client, key, etag))
+
+    async def put(self, key: str, body: bytes, *, replaces: str | None) -> str:
+        """Write *body* at *key* over the version *replaces* (None: over nothing) and return its ETag."""
+        if len(body) > MAX_OBJECT_BYTES:
+            raise WriteRefused("too_large")
+        client = await self._connected()
+        return await self._in_thread(lambda: self._put(client, key, body, replaces))
+
+    async def delete(self, key: str, *, replaces: str) -> None:
+        """Delete the version *replaces* of the object at *key*."""
+        client = await self._connected()
+        await self._in_thread(lambda: self._delete(client, key, replaces))
 
     async def close(self) -> None:
         """Let go of the threads and connections."""
@@ -154,6 +178,40 @@ class S3Store:
         if len(body) > MAX_OBJECT_BYTES:
             raise ObjectUnreadable("too_large")
         return StoredObject(body, answer["ETag"])
+
+    def _put(self, client: S3Client, key: str, body: bytes, replaces: str | None) -> str:
+        condition = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces}
+        with _writing():
+            answer = client.put_object(
+                Bucket=self._bucket,
+                Key=self._prefix + key,
+                Body=body,
+                ContentType="application/json",
+                **condition,  # type: ignore[arg-type]  # the stubs know no optional member
+            )
+        return answer["ETag"]
+
+    def _delete(self, client: S3Client, key: str, replaces: str) -> None:
+        with _writing():
+            client.delete_object(Bucket=self._bucket, Key=self._prefix + key, IfMatch=replaces)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Say in our words what S3 says against a write."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = _code(error)
+        if code in _CONFLICT:
+            raise WriteConflict from None
+        if code in _FORBIDDEN:
+            raise WriteRefused("forbidden") from None
+        raise StoreUnavailable(code) from None
+    except (BotoCoreError, OSError) as error:
+        raise StoreUnavailable(type(error).__name__) from None
 
 
 def _code(error: Exception) -> str:
