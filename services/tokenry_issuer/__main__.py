@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from tokenry.clock import Clock
     from tokenry.jose.jwk import PrivateKey
     from tokenry.sources.revocations import Bearer, RevocationSource
     from tokenry_issuer.app import Issuer
@@ -39,33 +40,34 @@ if TYPE_CHECKING:
 LIST_HOLD = 1  # seconds for which the revocation service may hold a request of ours: more would be a list too old
 
 
-def compose(settings: Settings) -> Callable[[], web.Application]:
+def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], web.Application]:
     """
-    Return what makes the application inside the event loop.
+    Return what makes the application inside the event loop; *clock* is the machine's, but in tests.
 
     Raises:
         ConfigurationError: The envelope key cannot be used.
     """
     envelope = read_envelope_key(settings.envelope_key_file)
+    clock = clock or SystemClock()
 
     def make() -> web.Application:
         instruments = Instruments(Metrics(service="issuer"))
         bearer = None if settings.revocation_read_scope is None else ListBearer(settings.revocation_read_scope)
-        source = _revocation_source(settings, instruments, bearer)
+        source = _revocation_source(settings, instruments, bearer, clock)
         app = create_app(
             settings,
-            clock=SystemClock(),
+            clock=clock,
             store=_store(settings),
             envelope=envelope,
             revocations=source,
             instruments=instruments,
         )
         if bearer is not None:
-            bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=SystemClock())
+            bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=clock)
         if source is not None:
             app.cleanup_ctx.append(_running(source))
         if settings.revocation_url is not None:
-            app.cleanup_ctx.append(_pushing(settings, settings.revocation_url, app[ISSUER]))
+            app.cleanup_ctx.append(_pushing(settings, settings.revocation_url, app[ISSUER], clock))
         return app
 
     return make
@@ -79,7 +81,9 @@ def _store(settings: Settings) -> ObjectStore:
     return S3Store(bucket, prefix=prefix, client=client)
 
 
-def _revocation_source(settings: Settings, instruments: Instruments, bearer: Bearer | None) -> RevocationSource | None:
+def _revocation_source(
+    settings: Settings, instruments: Instruments, bearer: Bearer | None, clock: Clock
+) -> RevocationSource | None:
     if settings.revocation_url is None:
         return None
     from tokenry.http.fetch import HttpFetcher
@@ -96,11 +100,14 @@ def _revocation_source(settings: Settings, instruments: Instruments, bearer: Bea
         hold_seconds=LIST_HOLD,
         bearer=bearer,
         report_fetcher=HttpFetcher(),
+        clock=clock,
         on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
     )
 
 
-def _pushing(settings: Settings, url: str, issuer: Issuer) -> Callable[[web.Application], AsyncIterator[None]]:
+def _pushing(
+    settings: Settings, url: str, issuer: Issuer, clock: Clock
+) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return the life of what pushes the counters of live tokens; the last push says that it is the last."""
     from tokenry.http.fetch import HttpFetcher
     from tokenry.sources.revocations import default_name
@@ -118,7 +125,7 @@ def _pushing(settings: Settings, url: str, issuer: Issuer) -> Callable[[web.Appl
         signer=signer,
         new_jti=lambda: new_jti(secrets.token_bytes(JTI_BYTES)),
         fetcher=HttpFetcher(),
-        clock=SystemClock(),
+        clock=clock,
     )
 
     async def run(_app: web.Application) -> AsyncIterator[None]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from tokenry.clock import Clock
     from tokenry_revocation.adapters.location import StoreLocation
     from tokenry_revocation.publisher import Shelf
     from tokenry_revocation.rules import RuleObjects
@@ -108,9 +109,9 @@ def _prefix(path: str) -> str:
     return prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
 
 
-def compose(settings: Settings) -> Callable[[], web.Application]:
-    """Return what makes the application inside the event loop."""
-    clock = SystemClock()
+def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], web.Application]:
+    """Return what makes the application inside the event loop; *clock* is the machine's, but in tests."""
+    clock = clock or SystemClock()
     location = store_location(settings)
     allow_plain_http = bool(settings.plain_http_hosts)
     fetcher = HttpFetcher(allow_plain_http=allow_plain_http)

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from tokenry.clock import Clock
     from tokenry.sources.events import OnEvent, SourceEvent
 
 
-def compose(settings: Settings) -> Callable[[], web.Application]:
-    """Return what makes the application of *settings*, inside the event loop."""
+def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], web.Application]:
+    """Return what makes the application inside the event loop; *clock* is the machine's, but in tests."""
+    clock = clock or SystemClock()
 
     def make() -> web.Application:
-        clock = SystemClock()
-
         def found(event: SourceEvent) -> None:
             # Where the list is, is in the issuer's metadata: its reader need not wait once they are known.
             if event.kind is EventKind.METADATA:
@@ -103,7 +103,7 @@ def policy_of(settings: Settings) -> ValidationPolicy:
     )
 
 
-def _own_keys(settings: Settings, clock: SystemClock, *, on_event: OnEvent) -> KeySource:
+def _own_keys(settings: Settings, clock: Clock, *, on_event: OnEvent) -> KeySource:
     return KeySource(
         settings.issuer_identifier,
         jwks_uri=settings.jwks_url,
@@ -115,7 +115,7 @@ def _own_keys(settings: Settings, clock: SystemClock, *, on_event: OnEvent) -> K
     )
 
 
-def _other_keys(settings: Settings, clock: SystemClock) -> list[KeySource]:
+def _other_keys(settings: Settings, clock: Clock) -> list[KeySource]:
     return [
         KeySource(
             item.trusted.issuer,
@@ -131,7 +131,7 @@ def _other_keys(settings: Settings, clock: SystemClock) -> list[KeySource]:
 
 def _revocations(
     settings: Settings,
-    clock: SystemClock,
+    clock: Clock,
     own: KeySource,
     extension: ExtensionSource | None,
     *,
@@ -158,7 +158,7 @@ def _revocations(
     )
 
 
-def _extension(settings: Settings, clock: SystemClock) -> ExtensionSource | None:
+def _extension(settings: Settings, clock: Clock) -> ExtensionSource | None:
     if settings.extension_place is None or settings.extend_key is None:
         return None
     return ExtensionSource(
