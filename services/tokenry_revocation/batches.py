@@ -50,7 +50,7 @@ from tokenry_revocation.requests import (
     parse_idempotency_key,
     parse_revoke,
 )
-from tokenry_revocation.revoking import Signature
+from tokenry_revocation.revoking import Signature, milliseconds
 from tokenry_revocation.sheets import Sheet
 
 if TYPE_CHECKING:
@@ -334,6 +334,7 @@ class _Run:
                 jti_fingerprint(target.iss or terms.issuer, target.jti, salt=fingerprints.salt) for target in targets
             ),
             id_hashes=b"".join(plan_b_digest(target.jti, salt=salt) for target in targets),
+            created_at=milliseconds(now),
         )
         settled = settles_at(cut_off, skew=terms.skew)
         record = Record(

@@ -57,7 +57,7 @@ class Live:
             type=record.type,
             revoked_at=record.revoked_at,
             in_force_until=record.in_force_until,
-            entries=record.entries,
+            entries=tuple(replace(entry, created_at=record.created_at) for entry in record.entries),
             rows=record.plan_b,
             undoes=record.undoes,
             refresh_from=record.refresh_from,
@@ -90,10 +90,10 @@ class Live:
         """Tell whether it still matters at *now* (Unix seconds)."""
         return self.in_force_until is None or now < self.in_force_until
 
-    def written(self) -> Iterator[bytes]:
-        """Yield its entries as JSON."""
+    def written(self, *, created_at: bool = False) -> Iterator[bytes]:
+        """Yield its entries as JSON, with the moment of their creation where *created_at* asks for it."""
         for entry in self.entries:
-            yield dump_json(entry_members(entry))
+            yield dump_json(entry_members(entry, created_at=created_at))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -141,18 +141,19 @@ class LiveSheet:
         """Tell whether it still matters at *now* (Unix seconds)."""
         return now < self.sheet.in_force_until
 
-    def written(self) -> Iterator[bytes]:
-        """Yield its entries as JSON."""
+    def written(self, *, created_at: bool = False) -> Iterator[bytes]:
+        """Yield its entries as JSON, with the moment of their creation where *created_at* asks for it."""
         sheet = self.sheet
+        end = b"}" if sheet.created_at is None or not created_at else b',"created_at":%.3f}' % sheet.created_at
         salt, until = sheet.salt.encode("ascii"), sheet.in_force_until
         for line in range(sheet.lines):
             name = line_name(self.id, line).encode("ascii")
             for kind, value in sheet.fingerprints(line):
                 spelled = b64url_encode(value).encode("ascii")
-                yield _TOKEN_ENTRY % (name, kind.value.encode("ascii"), spelled, salt, until)
+                yield _TOKEN_ENTRY % (name, kind.value.encode("ascii"), spelled, salt, until) + end
 
 
-_TOKEN_ENTRY: Final = b'{"id":"%b","kind":"%b","fingerprint":"%b","salt":"%b","in_force_until":%d}'
+_TOKEN_ENTRY: Final = b'{"id":"%b","kind":"%b","fingerprint":"%b","salt":"%b","in_force_until":%d'
 
 AnyLive: TypeAlias = Live | LiveSheet
 
@@ -173,5 +174,6 @@ def kept_live(bits: bytes, kept: KeptToken) -> LiveSheet:
         salt=kept.salt,
         ids=kept.id,
         tokens=kept.token,
+        created_at=kept.created_at,
     )
     return LiveSheet(id=spelled_name(bits), sheet=sheet, position=kept.position)

@@ -27,6 +27,13 @@ def _query(name: str, description: str, *, kind: str = "string", required: bool 
     return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
 
 
+_CREATED_AT: Final = _query(
+    "created_at",
+    "true: JSON entries say when they were accepted, by this service's clock, in Unix seconds with milliseconds.",
+    kind="boolean",
+)
+
+
 def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
@@ -131,6 +138,7 @@ OPENAPI: Final[dict[str, Any]] = {
                 parameters=[
                     _query("after", "The cursor of the last answer.", required=True),
                     _query("wait", "Seconds to wait for news, at most 50; default 25.", kind="number"),
+                    _CREATED_AT,
                     _header("Tokenry-Instance", "The reader's name and version, name/version."),
                 ],
             )
@@ -145,9 +153,12 @@ OPENAPI: Final[dict[str, Any]] = {
                         "content": {"application/json": {}, BINARY_TYPE: {}},
                     },
                     "304": {"description": "The entries are those of the ETag.", "headers": _STAMP},
-                    **_refusals(s406="The list is too long for JSON: ask for the binary form."),
+                    **_refusals(
+                        s400="created_at is neither true nor false.",
+                        s406="The list is too long for JSON: ask for the binary form.",
+                    ),
                 },
-                parameters=[_header("If-None-Match", "The ETag of the snapshot that is held.")],
+                parameters=[_header("If-None-Match", "The ETag of the snapshot that is held."), _CREATED_AT],
             )
         },
         "/revocations/signed": {

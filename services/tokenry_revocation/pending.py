@@ -17,7 +17,7 @@ from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry.revocation.planb import settles_at
 from tokenry_revocation.records import Record, RecordType
-from tokenry_revocation.revoking import KEEP_SECONDS
+from tokenry_revocation.revoking import KEEP_SECONDS, milliseconds
 
 if TYPE_CHECKING:
     from tokenry_revocation.records import Actor
@@ -89,6 +89,7 @@ class Pending:
         return replace(
             record,
             revoked_at=revoked_at,
+            created_at=milliseconds(now),
             in_force_until=until,
             propagated_by=math.ceil(now + terms.propagation_bound),
             plan_b_by=self._plan_b_by(cutoff, now=now, terms=terms),

@@ -384,9 +384,14 @@ def document(
 
 
 def written(
-    records: Iterable[AnyLive], *, cursor: Cursor, salts: Mapping[str, bytes], max_token_lifetime: int
+    records: Iterable[AnyLive],
+    *,
+    cursor: Cursor,
+    salts: Mapping[str, bytes],
+    max_token_lifetime: int,
+    created_at: bool = False,
 ) -> Iterator[bytes]:
-    """Yield the JSON of `document` in pieces that take a millisecond each."""
+    """Yield the JSON of `document` in pieces that take a millisecond each; *created_at* for who asks for that."""
     head = format_list(document((), cursor=cursor, salts=salts, max_token_lifetime=max_token_lifetime))
     if not head.endswith(_END):  # pragma: no cover -- the entries are written last
         raise AssertionError("the form of a list has changed")
@@ -394,7 +399,7 @@ def written(
     comma = b""
     piece: list[bytes] = []
     for live in records:
-        for entry in live.written():
+        for entry in live.written(created_at=created_at):
             piece.append(entry)
             if len(piece) == _PIECE:
                 yield comma + b",".join(piece)

@@ -25,7 +25,7 @@ from tokenry_revocation.cursors import Cursor, CursorGone
 from tokenry_revocation.instances import INSTANCE_HEADER, VIEWS, Instance, enforcing, merge, parse_report
 from tokenry_revocation.ports import StoreUnavailable
 from tokenry_revocation.publication import entries_digest, written
-from tokenry_revocation.requests import InvalidRequest, parse_seconds
+from tokenry_revocation.requests import InvalidRequest, parse_flag, parse_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -144,14 +144,14 @@ class Readers:
     async def changes(self, request: web.Request) -> web.Response:
         """Answer what is new since a cursor, as soon as there is something, or the wait is over."""
         await self._check_reader(request)
-        wait = _wait(request)
+        wait, created_at = _wait(request), _asks_for_created_at(request)
         publication = self._publication()
         try:
             cursor = Cursor.parse(request.query.get("after", ""), epoch=publication.epoch)
             self._note_poll(request, cursor)
             if not self._has_news(publication, cursor):
                 await self._hold(request, publication, cursor, wait)
-            body, moment = await self._render_changes(publication, cursor)
+            body, moment = await self._render_changes(publication, cursor, created_at=created_at)
         except CursorGone as error:
             raise Problem(410, str(error)) from None
         return await self._answer(request, body, moment)
@@ -183,22 +183,26 @@ class Readers:
             self._held -= 1
             metrics.held.set(self._held)
 
-    async def _render_changes(self, publication: Publication, cursor: Cursor) -> tuple[bytes, Moment]:
+    async def _render_changes(
+        self, publication: Publication, cursor: Cursor, *, created_at: bool
+    ) -> tuple[bytes, Moment]:
         """Return the answer to *cursor*, the same bytes for all readers with the same one, and what it is of."""
-        memo, moment = cursor.format(), self._service.feed.moment
+        memo, moment = f"{cursor.format()} {created_at}", self._service.feed.moment
         body = self._known_changes(publication).get(memo)
         if body is not None:
             return body, moment
         news = publication.news(cursor)
         if sum(live.lines for live in news) <= _AT_ONCE:
-            body = self._known_changes(publication)[memo] = b"".join(self._written(publication, news))
+            pieces = self._written(publication, news, created_at=created_at)
+            body = self._known_changes(publication)[memo] = b"".join(pieces)
             return body, moment
         async with self._rendering:  # one at a time: most who wait for it want the same bytes
             moment = self._service.feed.moment
             known = self._known_changes(publication)
             body = known.get(memo)
             if body is None:
-                body = known[memo] = await _slowly(self._written(publication, publication.news(cursor)))
+                pieces = self._written(publication, publication.news(cursor), created_at=created_at)
+                body = known[memo] = await _slowly(pieces)
             return body, moment
 
     def _known_changes(self, publication: Publication) -> dict[str, bytes]:
@@ -208,13 +212,16 @@ class Readers:
             self._changes, self._changes_of = {}, state
         return self._changes
 
-    def _written(self, publication: Publication, records: Iterable[AnyLive]) -> Iterator[bytes]:
+    def _written(
+        self, publication: Publication, records: Iterable[AnyLive], *, created_at: bool = False
+    ) -> Iterator[bytes]:
         feed = self._service.feed
         return written(
             records,
             cursor=publication.cursor(as_of=feed.as_of),
             salts=feed.salts,
             max_token_lifetime=self._service.terms.max_token_lifetime,
+            created_at=created_at,
         )
 
     # --- GET /revocations/snapshot --------------------------------------------------------------------------
@@ -229,7 +236,8 @@ class Readers:
         binary = BINARY_TYPE in request.headers.get(hdrs.ACCEPT, "")
         if not binary and len(publication) > MAX_JSON_RECORDS:
             raise Problem(406, f"the list is too long for JSON: ask for it with Accept: {BINARY_TYPE}")
-        form = "binary" if binary else "json"
+        created_at = not binary and _asks_for_created_at(request)
+        form = "binary" if binary else "json-created_at" if created_at else "json"
         etag = _etag(publication, form)
         headers: dict[str, str] = {hdrs.ETAG: etag, hdrs.VARY: "Accept, Accept-Encoding"}
         if _matches(request.headers.getall(hdrs.IF_NONE_MATCH, ()), etag):
@@ -256,7 +264,8 @@ class Readers:
             if form == "binary":
                 plain, packed = await self._binary(publication)
             else:
-                plain = await _slowly(self._written(publication, publication))
+                pieces = self._written(publication, publication, created_at=form != "json")
+                plain = await _slowly(pieces)
                 packed = await asyncio.to_thread(_gzip, plain) if len(plain) >= _GZIP_FROM else None
             rendered = _Rendered(etag, plain, packed)
             self._snapshots[form] = (version, rendered)
@@ -408,6 +417,14 @@ def _wait(request: web.Request) -> float:
     except InvalidRequest:
         raise Problem(400, f"wait is a number of seconds, at most {MAX_WAIT_SECONDS:g}") from None
     return min(max(seconds, 0.0), MAX_WAIT_SECONDS)
+
+
+def _asks_for_created_at(request: web.Request) -> bool:
+    """Tell whether the reader knows `created_at`: one of the first version refuses a list that has it."""
+    try:
+        return parse_flag(request.query.get("created_at"), name="created_at")
+    except InvalidRequest as error:
+        raise Problem(400, str(error)) from None
 
 
 def _matches(values: list[str] | tuple[str, ...], etag: str) -> bool:

@@ -74,6 +74,7 @@ class Record:
         undoes: Id of the record that an undo takes back.
         refresh_from: What a notification tells Plan B's validators.
         approved_by: The second person, where one was needed.
+        created_at: The same as `revoked_at` with milliseconds; None in a record of an earlier version.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Record:
     undoes: str | None = None
     refresh_from: int | None = None
     approved_by: Actor | None = None
+    created_at: float | None = None
 
     @property
     def issued_before(self) -> int | None:
@@ -128,6 +130,7 @@ class Record:
             undoes=self.undoes,
             refresh_from=self.refresh_from,
             approved_by=None if self.approved_by is None else _actor_members(self.approved_by),
+            created_at=self.created_at,
         )
         return dump_json(members | self.about() | optional)
 
@@ -162,6 +165,7 @@ class Record:
             tokens=columns.get(Kind.TOKEN, b""),
             token_hashes=hashes.get(PlanBType.TOKEN, b""),
             id_hashes=hashes.get(PlanBType.CLAIM, b""),
+            created_at=self.created_at,
         )
 
     @classmethod
@@ -211,6 +215,7 @@ class Record:
                 actor=Actor(**about.pop("actor")),
                 entries=sheet.entries(line or 0, name=name),
                 plan_b=sheet.plan_b() if line is None else (),
+                created_at=sheet.created_at,
                 **about,
             )
         except (KeyError, TypeError, ValueError) as error:

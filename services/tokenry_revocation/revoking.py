@@ -40,6 +40,11 @@ KEEP_SECONDS = 120  # an entry outlives what it hits by this: the leeway of a va
 _ID_BYTES = 20  # 160 bits: nobody finds two revocations with one id
 
 
+def milliseconds(now: float) -> float:
+    """Return *now* (Unix seconds) down to the millisecond, as a record keeps it."""
+    return math.floor(now * 1000) / 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """
@@ -142,6 +147,7 @@ class Draft:
             id=record_name,
             type=self.type,
             revoked_at=math.floor(self.now),
+            created_at=milliseconds(self.now),
             in_force_until=self.in_force_until,
             propagated_by=math.ceil(self.now + terms.propagation_bound),
             plan_b_by=self._plan_b_by(terms),
@@ -346,6 +352,7 @@ def undo(record: Record, *, now: float, terms: Terms, fingerprints: Fingerprints
         id=name,
         type=RecordType.UNDO,
         revoked_at=math.floor(now),
+        created_at=milliseconds(now),
         in_force_until=record.in_force_until,
         propagated_by=math.ceil(now + terms.propagation_bound),
         plan_b_by=None,

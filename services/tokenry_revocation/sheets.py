@@ -4,12 +4,13 @@ Tokens that were revoked for good, as the store keeps them: one, or a thousand o
 A rule is JSON (`records.py`). Tokens come by the million, so theirs is a binary form: what publication needs
 stands first and is found without a parser, what people ask for afterwards (who, why) stands last.
 
-    version         1 byte, 2 (a JSON record begins with a brace)
+    version         1 byte, 3 (a JSON record begins with a brace); 2: the same without the milliseconds
     columns         1 byte: 1 fingerprints of ids, 2 fingerprints of tokens; at least one
     lines           4 bytes: the length of each of these columns
     revoked_at, in_force_until, issued_before   4 bytes each, Unix seconds
     token hashes    4 bytes: how many
     id hashes       4 bytes: how many
+    milliseconds    2 bytes: of the second at which they were revoked
     salt            1 byte of length, then its id
     fingerprints of ids, fingerprints of tokens    16 bytes each
     token hashes, id hashes                        32 bytes each: rows of Plan B
@@ -36,12 +37,15 @@ from tokenry.revocation.planb_rows import HASH_BYTES, hash_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION: Final = 2
+VERSION: Final = 3
+_WITHOUT_MILLISECONDS: Final = 2
 MAX_LINES: Final = 1000  # 48 bytes a line by id: far below what a store takes as one record
 NAME_CHARACTERS: Final = 32  # of a record of one line, and of a line: 160 bits
 SHEET_NAME_CHARACTERS: Final = 24  # of a record of many: 120 bits
 
 _HEAD: Final = struct.Struct(">BBIIIIII")
+_MILLISECONDS: Final = struct.Struct(">H")
+_NO_MILLISECONDS: Final = 0xFFFF  # not known
 _IDS, _TOKENS = 1, 2
 _NAMES_OF_IDS: Final = ("jti",)
 _SHEET_BYTES: Final = 15
@@ -65,6 +69,7 @@ class Sheet:
         tokens: Fingerprints of the tokens, joined; empty when only their ids are known.
         token_hashes: Plan B's hashes of tokens, joined.
         id_hashes: Plan B's hashes of ids, joined; an id may be missing.
+        created_at: The same as `revoked_at` with milliseconds; None where they are not known.
 
     Raises:
         ProtocolError: The columns do not fit each other.
@@ -78,6 +83,7 @@ class Sheet:
     tokens: bytes = b""
     token_hashes: bytes = b""
     id_hashes: bytes = b""
+    created_at: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns fit each other."""
@@ -106,7 +112,8 @@ class Sheet:
             len(self.id_hashes) // HASH_BYTES,
         )
         rest = (self.ids, self.tokens, self.token_hashes, self.id_hashes, dump_json(about))
-        return b"".join((head, bytes((len(salt),)), salt, *rest))
+        created = _MILLISECONDS.pack(milliseconds_of(self.created_at))
+        return b"".join((head, created, bytes((len(salt),)), salt, *rest))
 
     def fingerprints(self, line: int) -> Iterator[tuple[Kind, bytes]]:
         """Yield the fingerprints of *line*, counted from 0."""
@@ -125,7 +132,14 @@ class Sheet:
     def entries(self, line: int, *, name: str) -> tuple[Entry, ...]:
         """Return the entries of *line*, which is called *name*."""
         return tuple(
-            Entry(id=name, kind=kind, fingerprint=value, salt=self.salt, in_force_until=self.in_force_until)
+            Entry(
+                id=name,
+                kind=kind,
+                fingerprint=value,
+                salt=self.salt,
+                in_force_until=self.in_force_until,
+                created_at=self.created_at,
+            )
             for kind, value in self.fingerprints(line)
         )
 
@@ -147,7 +161,7 @@ class Sheet:
 
 def is_sheet(body: bytes) -> bool:
     """Tell whether a record is one of this form."""
-    return body[:1] == bytes((VERSION,))
+    return body[:1] in _VERSIONS
 
 
 def parse_sheet(body: bytes) -> Sheet:
@@ -174,11 +188,15 @@ def parse_about(body: bytes) -> tuple[Sheet, dict[str, Any]]:
 def _parse(body: bytes) -> tuple[Sheet, int]:
     try:
         version, columns, lines, revoked_at, until, issued_before, tokens, ids = _HEAD.unpack_from(body)
-        start = _HEAD.size + 1 + body[_HEAD.size]
-        salt = body[_HEAD.size + 1 : start].decode("ascii")
+        head, created_at = _HEAD.size, None
+        if version == VERSION:
+            created_at = with_milliseconds(revoked_at, *_MILLISECONDS.unpack_from(body, head))
+            head += _MILLISECONDS.size
+        start = head + 1 + body[head]
+        salt = body[head + 1 : start].decode("ascii")
     except (struct.error, IndexError, UnicodeDecodeError):
         raise ProtocolError("not a sheet of tokens") from None
-    if version != VERSION or columns not in {_IDS, _TOKENS, _IDS | _TOKENS}:
+    if body[:1] not in _VERSIONS or columns not in {_IDS, _TOKENS, _IDS | _TOKENS}:
         raise ProtocolError("a sheet of a form that is not known here")
     widths = (
         lines * FINGERPRINT_BYTES if columns & _IDS else 0,
@@ -202,9 +220,23 @@ def _parse(body: bytes) -> tuple[Sheet, int]:
             tokens=parts[1],
             token_hashes=parts[2],
             id_hashes=parts[3],
+            created_at=created_at,
         ),
         start,
     )
+
+
+_VERSIONS: Final = (bytes((VERSION,)), bytes((_WITHOUT_MILLISECONDS,)))
+
+
+def milliseconds_of(created_at: float | None) -> int:
+    """Return the milliseconds of a moment as two bytes hold them, also those of one that is not known."""
+    return _NO_MILLISECONDS if created_at is None else round(created_at * 1000) % 1000
+
+
+def with_milliseconds(second: int, milliseconds: int) -> float | None:
+    """Return the moment that is *milliseconds* past *second*; None when they are not known."""
+    return None if milliseconds >= 1000 else second + milliseconds / 1000  # noqa: PLR2004 -- of one second
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenry.revocation.entries import FINGERPRINT_BYTES
+from tokenry_revocation.sheets import milliseconds_of, with_milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tokenry_revocation.sheets import Sheet
 
 _SHARDS: Final = 1024  # a shard of a table of a million grows in a tenth of a millisecond
-_HEAD: Final = struct.Struct(">QIIBB")
+_HEAD: Final = struct.Struct(">QIIBBH")
 _IDS, _TOKENS = 1, 2
 
 
@@ -33,6 +34,7 @@ class KeptToken(NamedTuple):
         salt: Id of the salt of the fingerprints.
         id: Fingerprint of its id, or nothing.
         token: Fingerprint of the token itself, or nothing.
+        created_at: The same as `revoked_at` with milliseconds; None where they are not known.
     """
 
     position: int
@@ -41,11 +43,14 @@ class KeptToken(NamedTuple):
     salt: str
     id: bytes
     token: bytes
+    created_at: float | None = None
 
     @classmethod
     def of(cls, sheet: Sheet, *, position: int) -> KeptToken:
         """Return the one token of *sheet*."""
-        return cls(position, sheet.revoked_at, sheet.in_force_until, sheet.salt, sheet.ids, sheet.tokens)
+        return cls(
+            position, sheet.revoked_at, sheet.in_force_until, sheet.salt, sheet.ids, sheet.tokens, sheet.created_at
+        )
 
 
 class TokenTable:
@@ -68,7 +73,8 @@ class TokenTable:
         if kept.salt not in self._salts:
             self._salts.append(kept.salt)
         columns = (_IDS if kept.id else 0) | (_TOKENS if kept.token else 0)
-        head = _HEAD.pack(kept.position, kept.revoked_at, kept.in_force_until, self._salts.index(kept.salt), columns)
+        salt, created = self._salts.index(kept.salt), milliseconds_of(kept.created_at)
+        head = _HEAD.pack(kept.position, kept.revoked_at, kept.in_force_until, salt, columns, created)
         self._shard(bits)[bits] = head + kept.id + kept.token
 
     def move(self, bits: bytes, position: int) -> None:
@@ -94,7 +100,15 @@ class TokenTable:
         return self._shards[(bits[0] << 2) | (bits[1] >> 6)]
 
     def _unpacked(self, packed: bytes) -> KeptToken:
-        position, revoked_at, until, salt, columns = _HEAD.unpack_from(packed)
+        position, revoked_at, until, salt, columns, created = _HEAD.unpack_from(packed)
         start = _HEAD.size
         middle = start + FINGERPRINT_BYTES if columns & _IDS else start
-        return KeptToken(position, revoked_at, until, self._salts[salt], packed[start:middle], packed[middle:])
+        return KeptToken(
+            position,
+            revoked_at,
+            until,
+            self._salts[salt],
+            packed[start:middle],
+            packed[middle:],
+            with_milliseconds(revoked_at, created),
+        )

@@ -46,7 +46,7 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
                 revocations.wake()
 
         def heard(event: SourceEvent) -> None:
-            propagation.heard(event, revocations.snapshot())
+            propagation.heard(event)
 
         own = _own_keys(settings, clock, on_event=found)
         keys = KeySources([own, *_other_keys(settings, clock)])
@@ -65,7 +65,7 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
             calls=calls,
             extension=lambda: validator.extension,
         )
-        propagation = Propagation(app[METRICS], clock=clock)
+        propagation = Propagation(app[METRICS])
         app[METRICS].register(
             SourceCollector(
                 {

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from tokenry.errors import InsufficientScope, InvalidToken, Reason, ValidatorNotReady
-from tokenry.sources.events import EventKind
+from tokenry.sources.events import PROPAGATION_BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,14 +22,10 @@ if TYPE_CHECKING:
     from tokenry.revocation.lists import RevocationList
     from tokenry.serving.metrics import Metrics
     from tokenry.sources.events import SourceCounters, SourceEvent
-    from tokenry.validation.snapshots import Snapshot, SnapshotSource
+    from tokenry.validation.snapshots import SnapshotSource
 
 # A remembered signature takes a few microseconds, a verification some 100, waiting for a key up to 1 s.
 VALIDATION_BUCKETS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 0.1, 1.0)
-
-
-# The promise is 31 s; with a held request it is under one second, but the bound below counts the holding, too.
-PROPAGATION_BUCKETS = (1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 28.0, 31.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
 
 
 class Result(StrEnum):
@@ -168,27 +164,27 @@ class SourceCollector(Collector):
 
 class Propagation:
     """
-    How long revocations take to be in force here, as far as a reader can know.
+    How long revocations take from their creation, by the revocation service's clock, to their enforcement here.
 
-    An entry does not say when it was made. But it was not in the list before, which was complete up to its
-    `as_of`: so no more than what has passed since then. That is an upper bound, and the promise is checked
-    against it; where requests are held open it also counts the quiet time before the revocation was made.
+    Only news counts that arrives while this process runs and that says when it was made: the first list tells
+    nothing of how long its entries took, and earlier revocation services do not say.
     """
 
-    def __init__(self, metrics: Metrics, *, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         """Add the histogram to *metrics*."""
-        self._clock = clock
-        self._complete_to: float | None = None
         self._seconds = metrics.histogram(
             "tokenry_revocation_propagation_seconds",
-            "At most so long did new revocations take to be enforced here: since the list before was complete.",
+            "Time from the creation of a revocation, by the service's clock, to its first enforcement here.",
             buckets=PROPAGATION_BUCKETS,
         )
+        self._ahead = metrics.counter(
+            "tokenry_revocation_propagation_ahead",
+            "Revocations made later than they were enforced: the service's clock is ahead of ours. They count as 0 s.",
+        )
 
-    def heard(self, event: SourceEvent, held: Snapshot[RevocationList] | None) -> None:
-        """Take note of *event* of the list's source, which holds *held* now; called in the source's thread."""
-        before = self._complete_to
-        if held is not None:
-            self._complete_to = held.as_of
-        if event.kind is EventKind.LOADED and event.applied and before is not None:
-            self._seconds.observe(max(0.0, self._clock.now() - before))
+    def heard(self, event: SourceEvent) -> None:
+        """Take note of *event* of the list's source; called in the source's thread."""
+        for seconds in event.propagation:
+            if seconds < 0:
+                self._ahead.inc()
+            self._seconds.observe(max(0.0, seconds))

@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Final
@@ -21,6 +21,7 @@ MAX_NAMES: Final = 8  # claims in one rule; every rule costs each first look-up 
 MAX_NAME_BYTES: Final = 128  # a claim's name; ours have at most nine
 MAX_TIME: Final = 2**32 - 1  # expiries are stored in four bytes; enough until the year 2106
 
+_NUMBERS: Final = frozenset({int, float})
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -56,6 +57,8 @@ class Entry:
         block_until: Unix seconds until which a `claims` rule hits whatever the `iat`.
         undoes: Id of the revocation that an `undo` lifts.
         undoable: Whether a `jti` or `token` may be lifted (it was a test); `claims` and `all` always may.
+        created_at: Unix seconds, with milliseconds, at which the service accepted it, by its own clock; None where
+            that is not known. It decides nothing, it is only measured: entries that differ in it alone are equal.
 
     Raises:
         ProtocolError: A member is missing, of another kind, or out of range.
@@ -71,6 +74,7 @@ class Entry:
     block_until: int | None = None
     undoes: str | None = None
     undoable: bool = False
+    created_at: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what is not exactly an entry of its kind."""
@@ -114,6 +118,10 @@ class Entry:
         else:
             _require(self.undoes is None, "undoes belongs to an undo entry")
         _require(type(self.undoable) is bool, "undoable is a boolean")
+        if self.created_at is not None:
+            _require(
+                type(self.created_at) in _NUMBERS and 0 < self.created_at <= MAX_TIME, "created_at is in Unix seconds"
+            )
         _require(not self.undoable or self.kind in _SINGLE, "undoable belongs to a jti or token entry")
 
     @property

@@ -21,7 +21,9 @@ MAX_JSON_BYTES: Final = 32 * 2**20  # 200,000 entries; longer lists travel in th
 _FINGERPRINT_CHARACTERS: Final = (FINGERPRINT_BYTES * 8 + 5) // 6
 _DOCUMENT: Final = frozenset({"cursor", "epoch", "kinds", "salts", "max_token_lifetime", "entries"})
 _REQUIRED: Final = frozenset({"id", "kind", "in_force_until"})
-_OPTIONAL: Final = frozenset({"fingerprint", "salt", "names", "issued_before", "block_until", "undoes", "undoable"})
+_OPTIONAL: Final = frozenset(
+    {"fingerprint", "salt", "names", "issued_before", "block_until", "undoes", "undoable", "created_at"}
+)
 _KINDS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind}
 
 
@@ -56,19 +58,19 @@ def document_from(members: dict[str, Any]) -> ListDocument:
     )
 
 
-def format_list(document: ListDocument) -> bytes:
+def format_list(document: ListDocument, *, created_at: bool = False) -> bytes:
     """
-    Return *document* as JSON.
+    Return *document* as JSON, with what is known of the creation of its entries if *created_at*.
 
     Raises:
         ProtocolError: It has a block of bare fingerprints, which only the binary form can carry.
     """
     if document.block:
         raise ProtocolError("a list with a block of fingerprints has no JSON form")
-    return dump_json(document_members(document))
+    return dump_json(document_members(document, created_at=created_at))
 
 
-def document_members(document: ListDocument) -> dict[str, Any]:
+def document_members(document: ListDocument, *, created_at: bool = False) -> dict[str, Any]:
     """Return *document*, but for its block, as the members of its JSON object."""
     return {
         "cursor": document.cursor,
@@ -76,7 +78,7 @@ def document_members(document: ListDocument) -> dict[str, Any]:
         "kinds": [kind.value for kind in document.kinds],
         "salts": {name: b64url_encode(salt) for name, salt in document.salts.items()},
         "max_token_lifetime": document.max_token_lifetime,
-        "entries": [entry_members(entry) for entry in document.entries],
+        "entries": [entry_members(entry, created_at=created_at) for entry in document.entries],
     }
 
 
@@ -103,11 +105,16 @@ def parse_entry(members: Any) -> Entry:  # noqa: ANN401 -- from the wire
         block_until=members.get("block_until"),
         undoes=members.get("undoes"),
         undoable=members.get("undoable", False),
+        created_at=members.get("created_at"),
     )
 
 
-def entry_members(entry: Entry) -> dict[str, object]:
-    """Return *entry* as the members of its JSON object; what does not apply is left out."""
+def entry_members(entry: Entry, *, created_at: bool = False) -> dict[str, object]:
+    """
+    Return *entry* as the members of its JSON object; what does not apply is left out.
+
+    Readers of the first version refuse a list with *created_at*: it is written only for those who ask for it.
+    """
     members: dict[str, object] = {"id": entry.id, "kind": entry.kind.value}
     if entry.fingerprint is not None:
         members["fingerprint"] = b64url_encode(entry.fingerprint)
@@ -123,6 +130,8 @@ def entry_members(entry: Entry) -> dict[str, object]:
         members["undoes"] = entry.undoes
     if entry.undoable:
         members["undoable"] = True
+    if entry.created_at is not None and created_at:
+        members["created_at"] = round(entry.created_at, 3)
     return members
 
 

@@ -97,6 +97,12 @@ class RevocationList:
         """Return the entries that are kept whole; those of `block` have left their ids behind."""
         return self.rules.entries()
 
+    def has(self, entry: Entry) -> bool:
+        """Tell whether *entry* is enforced by this list; how long that lasts is not looked at."""
+        if entry.single and entry.fingerprint is not None:
+            return entry.fingerprint in self.block
+        return entry in self.rules
+
     def hits(self, token: JudgedToken, *, now: float) -> Hit | None:
         """
         Return what revokes *token*, or None.

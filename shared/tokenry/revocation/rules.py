@@ -99,6 +99,10 @@ class Rules:
         cuts[entry.fingerprint] = cut if held is None else held.joined(cut)
         self.has_blocks |= cut.block_until > 0
 
+    def __contains__(self, entry: Entry) -> bool:
+        """Tell whether *entry* is held."""
+        return entry in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)
 

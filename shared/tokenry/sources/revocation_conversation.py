@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tokenry.errors import ProtocolError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from tokenry.http.fetch import FetchFailed, Response
     from tokenry.http.poller import Moment
+    from tokenry.revocation.entries import Entry
     from tokenry.revocation.lists import RevocationList
     from tokenry.revocation.signed import SignedList
     from tokenry.sources.events import Reporter
@@ -54,6 +56,7 @@ FETCH_SECONDS: Final = 2.0  # what an exchange may take beyond the time that the
 _AROUND_TWO_HOLDS_SECONDS: Final = 2 * FETCH_SECONDS + 1.0
 SNAPSHOT_SECONDS: Final = 30.0  # 200 MB at 7 MB/s; only the first list, and after a gap, is that large
 GAP_SECONDS: Final = 0.25  # between two requests under a stream of news: at most four a second
+MAX_TIMED: Final = 2000  # entries of one answer: of the thousands of a batch the first ones tell how long it took
 LAGGING_SECONDS: Final = 1.0  # before asking again when a replica was behind the one asked before
 RESOLVE_SECONDS: Final = 0.5  # between looks at whether the list's address is known by now
 # After a held request broke off. Once is a restart of the service; a proxy that cuts them all doubles it to 17 minutes.
@@ -182,7 +185,7 @@ class RevocationConversation:
         held_open = self.snapshot is not None and trusted and at.monotonic >= self._hold_from
         self._asked_wait = self._hold_seconds if held_open else 0
         return Request(
-            url=f"{root}/changes?after={_quoted(self._cursor or '')}&wait={self._asked_wait}",
+            url=f"{root}/changes?after={_quoted(self._cursor or '')}&wait={self._asked_wait}&created_at=true",
             headers={"Accept": "application/json", "Tokenry-Instance": self._instance},
             deadline_seconds=self._asked_wait + FETCH_SECONDS,
             max_bytes=MAX_JSON_BYTES,
@@ -301,6 +304,9 @@ class RevocationConversation:
         )
         applied = _growth(held, merged)
         another_store = held is not None and held.epoch != merged.epoch
+        # What came while we were away was not propagated to us late: nothing was accepted meanwhile.
+        was_there = held is not None and self._asked_changes and self._answered_at > float("-inf")
+        propagation = _propagation(held, document.entries, at.now) if was_there and held is not None else ()
         self._held = merged
         if not self._is_lagging(stamp) or another_store:
             self.snapshot = _snapshot(merged, stamp, started, self._skew)
@@ -315,7 +321,7 @@ class RevocationConversation:
         self._succeeded(merged, response.body if merged is not held else None, at)
         if self.on_enforced is not None and self._asked_changes and document.entries:
             self.on_enforced([entry.id for entry in document.entries], at)
-        self._reporter.loaded(now=at.now, applied=applied)
+        self._reporter.loaded(now=at.now, applied=applied, propagation=propagation)
 
     def _confirm(self, response: Response, started: Moment, at: Moment) -> None:
         if self._held is None or self.snapshot is None or self._asked_changes or self._etag is None:
@@ -431,6 +437,17 @@ def _growth(before: RevocationList | None, after: RevocationList) -> int:
     if after is before:
         return 0
     return max(len(after) - (len(before) if before is not None else 0), 1 if before is not None else 0)
+
+
+def _propagation(held: RevocationList, entries: tuple[Entry, ...], now: float) -> tuple[float, ...]:
+    """Return the seconds since the creation of each revocation among *entries* that *held* does not have."""
+    seconds: list[float] = []
+    last = ""
+    for entry in islice(entries, MAX_TIMED):
+        if entry.created_at is not None and entry.id != last and not held.has(entry):
+            seconds.append(now - entry.created_at)
+            last = entry.id
+    return tuple(seconds)
 
 
 def _quoted(cursor: str) -> str:

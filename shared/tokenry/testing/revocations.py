@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -89,8 +90,9 @@ class RevocationSimulator:
 
     def add(self, *entries: Entry) -> str:
         """Add *entries* as they are; return the id of the first."""
+        now = self._clock.now()
         with self._news:
-            self._entries.extend(entries)
+            self._entries.extend(replace(entry, created_at=now) for entry in entries)
             self._list = None
             self._news.notify_all()
         return entries[0].id
@@ -121,7 +123,8 @@ class RevocationSimulator:
         if parts.path.endswith("/changes"):
             query = parse_qs(parts.query)
             after, wait = query.get("after", ["0"])[0], float(query.get("wait", ["0"])[0])
-            return self._changes(after, wait=wait if hold and self.holds else 0.0)
+            created_at = query.get("created_at") == ["true"]
+            return self._changes(after, wait=wait if hold and self.holds else 0.0, created_at=created_at)
         return Response(status=404)
 
     def close(self) -> None:
@@ -146,7 +149,7 @@ class RevocationSimulator:
         body = format_binary_list(document) if binary else format_list(document)
         return Response(status=200, headers=Headers(fields), body=body)
 
-    def _changes(self, after: str, *, wait: float) -> Response:
+    def _changes(self, after: str, *, wait: float, created_at: bool) -> Response:
         if not after.isdigit() or int(after) < self.forgotten_before:
             return Response(status=410)
         position = int(after)
@@ -154,7 +157,7 @@ class RevocationSimulator:
             self._news.wait_for(lambda: len(self._entries) > position or not self.holds, wait)
             entries, now_at = tuple(self._entries[position:]), len(self._entries)
         fields = [("Content-Type", "application/json"), *self._stamp()]
-        body = format_list(self._document(entries, max(now_at, position)))
+        body = format_list(self._document(entries, max(now_at, position)), created_at=created_at)
         return Response(status=200, headers=Headers(fields), body=body)
 
     def _document(self, entries: tuple[Entry, ...], position: int) -> ListDocument:

@@ -490,3 +490,62 @@ async def test_metrics_show_by_how_much_our_clock_is_ahead_of_the_stores(world, 
     assert b"tokenry_store_clock_offset_seconds NaN" in (await service.get("/metrics")).body
     world.store.clock_offset = 1.5
     assert b"tokenry_store_clock_offset_seconds 1.5" in (await service.get("/metrics")).body
+
+
+# --- when a revocation was made -------------------------------------------------------------------------------------
+
+
+async def test_readers_who_ask_are_told_when_a_revocation_was_accepted_and_by_no_other_clock(world):
+    async with world.replica() as one, world.replica() as other:
+        cursor = (await one.snapshot()).cursor
+        world.clock.advance(10.123)
+        await one.post("TOKEN", {"token": world.token()})
+        await one.post("CLAIM", {"claims": {"sub": "gone"}})
+        made = NOW + 10.123
+        world.clock.advance(5)
+        await other.feed.read()
+        for replica in (one, other):
+            told = parse_list((await replica.get(f"/revocations/changes?after={cursor}&wait=0&created_at=true")).body)
+            assert [(entry.kind, entry.created_at) for entry in told.entries] == [
+                (Kind.JTI, made), (Kind.TOKEN, made), (Kind.CLAIMS, made)
+            ]  # fmt: skip
+            whole = await replica.get("/revocations/snapshot?created_at=true")
+            assert {entry.created_at for entry in parse_list(whole.body).entries} == {made}
+
+
+async def test_readers_of_the_first_version_are_not_told(world, service):
+    cursor = (await service.snapshot()).cursor
+    await service.post("TOKEN", {"token": world.token()})
+    for path in (f"changes?after={cursor}&wait=0", f"changes?after={cursor}&wait=0&created_at=false", "snapshot"):
+        body = (await service.get(f"/revocations/{path}")).body
+        assert parse_list(body).entries
+        assert b"created_at" not in body
+
+
+async def test_both_answers_are_remembered_apart(world, service):
+    cursor = (await service.snapshot()).cursor
+    await service.post("TOKEN", {"token": world.token()})
+    asked = [f"/revocations/changes?after={cursor}&wait=0&created_at={flag}" for flag in ("true", "false") * 2]
+    answers = [(await service.get(path)).body for path in asked]
+    assert answers[0] == answers[2] != answers[1] == answers[3]
+
+
+async def test_a_flag_that_is_none_is_refused(service):
+    cursor = (await service.snapshot()).cursor
+    for path in (f"changes?after={cursor}&wait=0", "snapshot?"):
+        assert (await service.get(f"/revocations/{path}&created_at=yes")).status == 400
+
+
+async def test_an_undo_and_an_approved_revocation_say_when_they_came_into_force(world):
+    async with world.replica(TOKENRY_SECOND_PERSON_SHARE="0") as service:
+        asked = (await service.post("CLAIM", {"claims": {"sub": "gone"}})).json["id"]
+        world.clock.advance(60)
+        second = world.caller("revocation.admin", sub="another")
+        assert (await service.call("POST", f"/revocations/{asked}/approve", token=second, body={})).status == 201
+        world.clock.advance(30)
+        undoer = world.caller("revocation.undo")
+        assert (await service.call("POST", f"/revocations/{asked}/undo", token=undoer, body={})).status == 201
+        told = parse_list((await service.get("/revocations/snapshot?created_at=true")).body)
+        assert {entry.kind: entry.created_at for entry in told.entries} == {
+            Kind.CLAIMS: NOW + 60, Kind.UNDO: NOW + 90
+        }  # fmt: skip

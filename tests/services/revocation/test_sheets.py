@@ -1,7 +1,9 @@
 """Tokens that were revoked for good, as the store keeps them: binary, read strictly, named line by line."""
 
+import json
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -171,3 +173,38 @@ def test_the_table_keeps_tokens_by_name_moves_and_forgets_them():
     assert len(gone) == 1_000
     assert all((bits in gone) == (each.in_force_until <= NOW + 1_000) for bits, each in kept.items())
     assert {bits for bits, _ in table.items()} == kept.keys() - set(gone)
+
+
+# --- milliseconds ---
+
+
+def test_a_sheet_knows_the_millisecond_and_one_of_an_earlier_version_does_not():
+    timed = sheet(3, created_at=NOW + 0.042)
+    body = timed.to_bytes(about={"id": "x"})
+    assert parse_sheet(body).created_at == NOW + 0.042
+    assert [entry.created_at for entry in timed.entries(1, name="a-name")] == [NOW + 0.042]
+    earlier = b"\x02" + body[1:26] + body[28:]  # the same without the two bytes after the head
+    assert is_sheet(earlier)
+    assert parse_about(earlier) == (replace(timed, created_at=None), {"id": "x"})
+    for end in range(27):
+        with pytest.raises(ProtocolError):
+            parse_sheet(earlier[:end])
+
+
+@pytest.mark.parametrize("created_at", [None, float(NOW), NOW + 0.001, NOW + 0.5, NOW + 0.999])
+def test_the_table_of_tokens_keeps_the_millisecond(created_at):
+    table, bits = TokenTable(), some(20)
+    kept = KeptToken.of(sheet(created_at=created_at), position=7)
+    table.put(bits, kept)
+    assert table.get(bits) == kept
+    assert table.get(bits).created_at == created_at
+
+
+def test_a_record_keeps_the_millisecond_in_both_forms():
+    for reason in (None, "test"):  # as a sheet, and as JSON
+        record = a_record(reason=reason)
+        assert record.created_at == NOW + 0.5
+        assert Record.from_bytes(record.to_bytes()) == record
+    members = json.loads(a_record(reason="test").to_bytes())
+    del members["created_at"]
+    assert Record.from_bytes(json.dumps(members).encode()).created_at is None

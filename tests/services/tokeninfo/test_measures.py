@@ -1,35 +1,24 @@
-"""How long revocations take, as a reader can know it."""
+"""How long revocations take, as the metrics of token info show it."""
 
 import pytest
 
-from tokenry.revocation.lists import RevocationList
 from tokenry.serving.metrics import Metrics
 from tokenry.sources.events import EventKind, SourceEvent
-from tokenry.testing.clock import FakeClock
-from tokenry.validation.snapshots import Snapshot
 from tokenry_tokeninfo.measures import Propagation
 
-NEWS = SourceEvent(source="revocations", kind=EventKind.LOADED, applied=3)
-NOTHING_NEW = SourceEvent(source="revocations", kind=EventKind.LOADED, applied=0)
-CONFIRMED = SourceEvent(source="revocations", kind=EventKind.REFRESHED)
-FAILED = SourceEvent(source="revocations", kind=EventKind.FAILED, reason="timeout")
+NAME = "tokenry_revocation_propagation"
 
 
 class Reader:
     def __init__(self):
-        self.clock = FakeClock()
         self.metrics = Metrics(service="test")
-        self.propagation = Propagation(self.metrics, clock=self.clock)
+        self.propagation = Propagation(self.metrics)
 
-    def hears(self, event, *, complete_to=0.0):
-        now = self.clock.now()
-        held = Snapshot(value=RevocationList.empty(), as_of=now + complete_to, age_at_request=0.0, requested_at=0.0)
-        self.propagation.heard(event, held)
+    def hears(self, *seconds, kind=EventKind.LOADED):
+        self.propagation.heard(SourceEvent(source="revocations", kind=kind, applied=3, propagation=seconds))
 
-    @property
-    def seen(self):
-        name, value = "tokenry_revocation_propagation_seconds", self.metrics.registry.get_sample_value
-        return value(f"{name}_count"), value(f"{name}_sum")
+    def value(self, name, **labels):
+        return self.metrics.registry.get_sample_value(f"{NAME}_{name}", labels)
 
 
 @pytest.fixture
@@ -37,38 +26,25 @@ def reader():
     return Reader()
 
 
-def test_the_first_list_says_nothing_about_how_long_it_took(reader):
-    reader.propagation.heard(FAILED, None)
-    reader.hears(NEWS)
-    assert reader.seen == (0, 0)
+def test_what_says_nothing_of_its_creation_counts_for_nothing(reader):
+    reader.hears()
+    reader.hears(kind=EventKind.REFRESHED)
+    assert (reader.value("seconds_count"), reader.value("ahead_total")) == (0, 0)
 
 
-def test_news_took_at_most_the_time_since_the_list_before_was_complete(reader):
-    reader.hears(NEWS, complete_to=-2)
-    reader.clock.advance(10)
-    reader.hears(NEWS, complete_to=-2)
-    assert reader.seen == (1, 12)
+def test_each_revocation_is_observed(reader):
+    reader.hears(0.2, 0.4)
+    reader.hears(40)
+    assert (reader.value("seconds_count"), reader.value("seconds_sum")) == (3, 40.6)
 
 
-def test_what_confirms_the_list_brings_the_bound_forward_and_counts_for_nothing(reader):
-    reader.hears(NEWS)
-    for event in (NOTHING_NEW, CONFIRMED):
-        reader.clock.advance(20)
-        reader.hears(event)
-    reader.clock.advance(5)
-    reader.hears(NEWS)
-    assert reader.seen == (1, 5)
+@pytest.mark.parametrize(("took", "within", "below"), [(0.4, "0.5", "0.25"), (0.9, "1.0", "0.75"), (30, "31.0", "28.0"),
+                                                       (60.5, "61.0", "60.0"), (200, "300.0", "120.0")])  # fmt: skip
+def test_the_buckets_tell_the_promises_apart(reader, took, within, below):
+    reader.hears(took)
+    assert (reader.value("seconds_bucket", le=within), reader.value("seconds_bucket", le=below)) == (1, 0)
 
 
-def test_an_outage_counts_in_full(reader):
-    reader.hears(NEWS, complete_to=0)
-    reader.clock.advance(300)
-    reader.hears(FAILED, complete_to=-300)
-    reader.hears(NEWS)
-    assert reader.seen == (1, 300)
-
-
-def test_a_list_from_a_clock_ahead_of_ours_counts_as_no_time_and_not_as_less(reader):
-    reader.hears(NEWS, complete_to=1.5)
-    reader.hears(NEWS, complete_to=1.5)
-    assert reader.seen == (1, 0)
+def test_a_clock_ahead_of_ours_counts_as_no_time_and_is_counted_apart(reader):
+    reader.hears(-1.5)
+    assert (reader.value("seconds_count"), reader.value("seconds_sum"), reader.value("ahead_total")) == (1, 0, 1)

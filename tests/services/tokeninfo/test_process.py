@@ -67,6 +67,7 @@ def test_it_finds_keys_and_list_by_itself_and_enforces_a_revocation(platform):
         assert 'tokenry_jwks_poll_total{result="200"}' in metrics
         assert 'tokenry_revocation_poll_total{result="200"}' in metrics
         assert "tokenry_revocation_propagation_seconds_count 1.0" in metrics
+        assert 'tokenry_revocation_propagation_seconds_bucket{le="1.0"} 1.0' in metrics  # the request was held
         process.terminate()
         out, err = process.communicate(timeout=10)
         assert (process.returncode, err) == (0, "")

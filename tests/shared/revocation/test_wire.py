@@ -96,6 +96,38 @@ def test_what_was_written_as_json_is_what_is_read(entries):
     assert parse_list(format_list(written)) == written
 
 
+CREATED = NOW - 0.25
+
+
+@pytest.mark.parametrize("entry", ONE_OF_EACH)
+def test_the_moment_of_creation_is_written_only_for_readers_who_ask_for_it(entry):
+    made = document(replace(entry, created_at=CREATED))
+    assert b"created_at" not in format_list(made)
+    assert format_list(made) == format_list(document(entry))
+    told = parse_list(format_list(made, created_at=True))
+    assert [each.created_at for each in told.entries] == [CREATED]
+    assert parse_list(format_list(document(entry), created_at=True)).entries[0].created_at is None
+
+
+@pytest.mark.parametrize("entry", ONE_OF_EACH)
+def test_the_moment_of_creation_decides_nothing(entry):
+    told = replace(entry, created_at=CREATED)
+    assert told == entry
+    held = list_of([entry])
+    assert held.has(told)
+    assert held.merge([told], now=NOW, salts=SALTS) is held
+    assert repr(list_of([told]).entries()) == repr(held.entries())
+    assert not list_of([]).has(told)
+
+
+@pytest.mark.parametrize("moment", ["1", True, 0, -1, None, [1], 2**32, float(2**32)])
+def test_a_moment_of_creation_that_is_none_refuses_the_list(moment):
+    members = as_json(jti_entry("j"))
+    members["entries"][0]["created_at"] = moment
+    with pytest.raises(ProtocolError):
+        read(members)
+
+
 HOSTILE_MEMBERS = [
     ("cursor", ""), ("cursor", 5), ("cursor", None), ("cursor", "two words"), ("cursor", 'quo"te'),
     ("cursor", "x" * 513), ("cursor", "é"),

@@ -746,3 +746,82 @@ def _until(condition):
             return
         gate.wait(0.005)
     raise AssertionError("it did not happen within 5 s")
+
+
+# --- how long a revocation takes -----------------------------------------------------------------------------------
+
+
+def propagation(source):
+    return source.counters.propagation
+
+
+def test_each_new_revocation_is_timed_from_its_creation_by_the_services_clock(source, script, issuer, clock, events):
+    step(source, 2)
+
+    def held(request):
+        issuer.revoke(issuer.token("basket"))  # two entries, one revocation
+        issuer.revoke_claim(sub="gone")
+        clock.advance(0.4)
+        return issuer.fetch(request)
+
+    script.override["changes"] = held
+    ask(source, clock)
+    took = [event.propagation for event in events if event.propagation]
+    assert [[round(seconds, 2) for seconds in each] for each in took] == [[0.4, 0.4]]  # the wire has milliseconds
+    assert (sum(propagation(source).counts), round(propagation(source).total, 2)) == (2, 0.8)
+    assert source.counters.as_mapping()["propagation"]["buckets"]["0.5"] == 2
+
+
+def test_what_is_enforced_already_is_not_timed_again(source, script, issuer, clock):
+    step(source, 2)
+    issuer.revoke_claim(sub="gone")
+    ask(source, clock)
+    known = script.requests[-1].url
+    clock.advance(60)
+    script.override["changes"] = lambda request: issuer.fetch(replace(request, url=known))
+    ask(source, clock)
+    assert sum(propagation(source).counts) == 1
+
+
+def test_the_first_list_and_what_came_while_a_reader_was_away_time_nothing(make, script, issuer, clock, tmp_path):
+    first = make(state_folder=tmp_path)
+    issuer.revoke_claim(sub="before")
+    first._load_once()
+    step(first, 2)
+    first.stop()
+    issuer.revoke_claim(sub="meanwhile")
+    clock.advance(300)
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    step(again)
+    assert script.last_path == "changes"
+    assert sum(propagation(first).counts) == sum(propagation(again).counts) == 0
+    issuer.revoke_claim(sub="then")
+    ask(again, clock)
+    assert sum(propagation(again).counts) == 1
+
+
+def test_a_service_whose_clock_is_ahead_counts_as_no_time_and_is_counted_apart(source, script, issuer, clock):
+    step(source, 2)
+
+    def ahead(request):
+        real = clock.now()
+        clock.set_wall_clock(real + 1.5)
+        issuer.revoke_claim(sub="gone")
+        clock.set_wall_clock(real)
+        return issuer.fetch(request)
+
+    script.override["changes"] = ahead
+    ask(source, clock)
+    assert (propagation(source).ahead, propagation(source).total) == (1, 0.0)
+    assert propagation(source).counts[0] == 1
+
+
+def test_a_service_that_does_not_say_when_times_nothing(source, script, issuer, clock):
+    step(source, 2)
+    issuer.revoke_claim(sub="gone")
+    without = lambda request: issuer.fetch(replace(request, url=request.url.replace("&created_at=true", "")))  # noqa: E731
+    script.override["changes"] = without
+    ask(source, clock)
+    assert source.counters.applied == 1
+    assert sum(propagation(source).counts) == 0
