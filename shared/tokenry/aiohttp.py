@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-import ipaddress
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from aiohttp import hdrs, web
 from yarl import URL
 
+from tokenry import certificates
 from tokenry.client.sending import UNAUTHORIZED, areplacement
-from tokenry.errors import ConfigurationError, ProtocolError
+from tokenry.dpop import Asked, Dpop
+from tokenry.errors import ConfigurationError
 from tokenry.oauth.bearer import token_was_refused
-from tokenry.oauth.mutual_tls import HeaderForm, PresentedCertificate, read_certificate_header
+from tokenry.oauth.mutual_tls import PresentedCertificate
 from tokenry.protect import (
     PUBLIC,
     Access,
@@ -45,10 +46,11 @@ if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
     from tokenry.claims import TokenInfo
-    from tokenry.client.access_token import TokenSource
+    from tokenry.client.access_token import AccessToken, TokenSource
     from tokenry.protect import Judge
 
 _REMEMBERED_TOKENS: Final = 8  # that this source gave lately, to know them again at another origin
+_PROOF: Final = "DPoP"
 _CLOSES: Final = "__tokenry_closes__"  # marks our middleware, for those who list routes
 _UNNAMED: Final = Protection(validator=cast("Any", None))  # its answers name no realm
 
@@ -95,11 +97,12 @@ class BearerAuth:
         if request.url.origin() not in self._origins:
             if request.headers.get(hdrs.AUTHORIZATION) in self._sent:
                 del request.headers[hdrs.AUTHORIZATION]
+                request.headers.popall(_PROOF, None)
             return await handler(request)
         if not self._is_ours(request):
             return await handler(request)  # the caller brings credentials of its own
         token = await self._source.aget()
-        self._attach(request, token.authorization())
+        self._attach(request, token)
         response = await handler(request)
         if not _refused(response) or not _resendable(request):
             return response
@@ -107,17 +110,20 @@ class BearerAuth:
         if other is None:
             return response
         response.release()
-        self._attach(request, other.authorization())
+        self._attach(request, other)
         return await handler(request)
 
     def _is_ours(self, request: ClientRequest) -> bool:
         present = request.headers.get(hdrs.AUTHORIZATION)
         return present is None or present in self._sent
 
-    def _attach(self, request: ClientRequest, authorization: str) -> None:
+    def _attach(self, request: ClientRequest, token: AccessToken) -> None:
+        fields = token.headers(request.method, str(request.url))
+        authorization = fields[hdrs.AUTHORIZATION]
         if authorization not in self._sent:
             self._sent.append(authorization)
-        request.headers[hdrs.AUTHORIZATION] = authorization
+        request.headers.popall(_PROOF, None)  # that of the hop before
+        request.headers.update(fields)
 
     def __repr__(self) -> str:
         """Show the origins, and no token."""
@@ -201,6 +207,7 @@ def auth_middleware(
     realm: str | None = None,
     resource_metadata: str | None = None,
     certificate: Callable[[web.Request], str | None] | None = None,
+    dpop: Dpop | None = None,
 ) -> Any:  # noqa: ANN401 -- aiohttp's own type is private
     """
     Return a server middleware that lets nobody in without a valid token, except to handlers marked `public`.
@@ -214,12 +221,18 @@ def auth_middleware(
         certificate: Returns the thumbprint of the caller's certificate, with which alone a token is good that is
             bound to one (RFC 8705 section 3); default: that of the TLS connection. Behind a proxy that ends TLS:
             `ProxyCertificate`.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
 
     Raises:
         ConfigurationError: The URL is none.
     """
     presented = certificate or connection_certificate
-    protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
+    protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
+
+    def asked(request: web.Request) -> Callable[[], Asked] | None:
+        if dpop is None:
+            return None
+        return lambda: Asked(request.method, request.path, request.headers.getall(_PROOF, []))
 
     @web.middleware
     async def authenticate(
@@ -230,7 +243,7 @@ def auth_middleware(
             return await handler(request)
         try:
             values = request.headers.getall(hdrs.AUTHORIZATION, [])
-            info = await protection.aadmit(values, access, confirmation=presented(request))
+            info = await protection.aadmit(values, access, confirmation=presented(request), asked=asked(request))
         except Refused as refused:
             return _answer(refused.refusal)
         request[TOKEN], request[_PROTECTION] = info, protection
@@ -248,46 +261,16 @@ def connection_certificate(request: web.Request) -> str | None:
     return PresentedCertificate(der=der, chain_verified=True).thumbprint if der else None
 
 
-class ProxyCertificate:
+class ProxyCertificate(certificates.ProxyCertificate):
     """
     The certificate that a proxy hands on: `auth_middleware(validator, certificate=ProxyCertificate(proxies=[…]))`.
 
-    The field is read from connections of the listed proxies alone, which must overwrite what callers send.
-
-    Args:
-        proxies: Their networks, such as `10.0.0.0/8`.
-        header: Name of the field.
-        form: How they write it: `rfc9440`, or `escaped-pem` (nginx's `$ssl_client_escaped_cert`).
-
-    Raises:
-        ConfigurationError: No network is named, or one is none, or the form is not known.
+    The arguments are those of `tokenry.certificates.ProxyCertificate`.
     """
-
-    def __init__(self, *, proxies: Iterable[str], header: str = "Client-Cert", form: str = HeaderForm.RFC9440) -> None:
-        """Check the arguments."""
-        try:
-            self._proxies = tuple(map(ipaddress.ip_network, proxies))
-            self._form = HeaderForm(form)
-        except ValueError:
-            raise ConfigurationError(["ProxyCertificate: networks such as 10.0.0.0/8, a form: rfc9440"]) from None
-        if not self._proxies:
-            raise ConfigurationError(["ProxyCertificate: name the proxies, else anybody could write the field"])
-        self._header = header
 
     def __call__(self, request: web.Request) -> str | None:
         """Return the thumbprint of the certificate that the caller of *request* presented to the proxy."""
-        try:
-            peer = ipaddress.ip_address(request.remote or "")
-        except ValueError:
-            return None
-        peer = getattr(peer, "ipv4_mapped", None) or peer
-        if not any(peer in network for network in self._proxies):
-            return None
-        try:
-            der = read_certificate_header(request.headers.getall(self._header, []), self._form)
-        except ProtocolError:
-            return None  # a bound token is refused then, as it should be
-        return None if der is None else PresentedCertificate(der=der, chain_verified=False).thumbprint
+        return self.thumbprint(request.remote, request.headers.getall(self.header, []))
 
 
 def _answer(refusal: Refusal) -> web.Response:
@@ -318,4 +301,4 @@ def routes(app: web.Application) -> list[RouteAccess]:
     return found
 
 
-__all__ = ["TOKEN", "BearerAuth", "auth_middleware", "public", "require", "routes"]
+__all__ = ["TOKEN", "BearerAuth", "Dpop", "ProxyCertificate", "auth_middleware", "public", "require", "routes"]

@@ -13,6 +13,9 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from tokenry.certificates import ProxyCertificate
+from tokenry.dpop import Asked, Dpop
+from tokenry.oauth.mutual_tls import thumbprint_of_pem
 from tokenry.protect import (
     ANY_TOKEN,
     CURRENT,
@@ -59,6 +62,9 @@ class AuthMiddleware:
         public: Paths that are open: `/healthz`, or `/static/*` for all below.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: The certificate that a proxy hands on; default: that of the TLS connection, where the server has
+            the TLS extension of ASGI. Without one, a token that is bound to a certificate is refused.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
 
     Raises:
         ConfigurationError: A path or the URL is not usable.
@@ -72,11 +78,14 @@ class AuthMiddleware:
         public: Iterable[str] = (),
         realm: str | None = None,
         resource_metadata: str | None = None,
+        certificate: ProxyCertificate | None = None,
+        dpop: Dpop | None = None,
     ) -> None:
         """Stand before *app*."""
         self.app = app
         self.public = PublicPaths(public)
-        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
+        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
+        self._certificate = certificate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -87,7 +96,7 @@ class AuthMiddleware:
         info = None
         if not access.public:
             try:
-                info = await self.protection.aadmit(authorization_values(scope), access)
+                info = await admit(self.protection, scope, access, certificate=self._certificate)
             except Refused as refused:
                 await send_refusal(refused.refusal, scope, receive, send)
                 return
@@ -103,9 +112,55 @@ class AuthMiddleware:
         return ANY_TOKEN
 
 
-def authorization_values(scope: Scope) -> list[str]:
-    """Return all values of the `Authorization` field of a connection."""
-    return [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"authorization"]
+async def admit(
+    protection: Protection, scope: Scope, access: Access, *, certificate: ProxyCertificate | None = None
+) -> TokenInfo:
+    """
+    Return what the token of a connection says.
+
+    Args:
+        protection: What decides.
+        scope: The connection.
+        access: What is asked for.
+        certificate: The certificate that a proxy hands on; None: that of the connection.
+
+    Raises:
+        Refused: With the answer.
+    """
+    return await protection.aadmit(
+        field_values(scope, "authorization"),
+        access,
+        confirmation=presented_certificate(scope, certificate),
+        asked=None if protection.dpop is None else lambda: asked_by(scope),
+    )
+
+
+def field_values(scope: Scope, name: str) -> list[str]:
+    """Return all values of the header field *name* of a connection."""
+    wanted = name.lower().encode("latin-1")
+    return [value.decode("latin-1") for field, value in scope["headers"] if field.lower() == wanted]
+
+
+def presented_certificate(scope: Scope, proxy: ProxyCertificate | None = None) -> str | None:
+    """
+    Return the thumbprint of the caller's certificate: what *proxy* hands on, or that of the connection.
+
+    The TLS extension of ASGI tells it as PEM, the caller's own one first; not all servers have it.
+    """
+    if proxy is not None:
+        client = scope.get("client")
+        return proxy.thumbprint(client[0] if client else None, field_values(scope, proxy.header))
+    tls = (scope.get("extensions") or {}).get("tls")
+    chain = tls.get("client_cert_chain") if tls else None
+    if not chain:
+        return None
+    first = next(iter(chain), None)
+    return thumbprint_of_pem(first) if isinstance(first, str) else None
+
+
+def asked_by(scope: Scope) -> Asked:
+    """Return what a proof in the request is compared with."""
+    return Asked(scope.get("method", "GET"), scope["path"], field_values(scope, "dpop"))  # a WebSocket begins as a GET
 
 
 def current_token() -> TokenInfo | None:
@@ -190,4 +245,4 @@ def _guarded_application(handler: HandlerT, access: Access) -> HandlerT:
 require = Require(_guarded_application)
 """`@require("orders.read")` before an ASGI application, such as one that is mounted below a path."""
 
-__all__ = ["TOKEN", "AuthMiddleware", "current_token", "public", "require"]
+__all__ = ["TOKEN", "AuthMiddleware", "Dpop", "ProxyCertificate", "current_token", "public", "require"]

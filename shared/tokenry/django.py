@@ -5,8 +5,9 @@ Demanding access tokens in Django, synchronous or not.
     TOKENRY_VALIDATOR = TokenValidator("https://issuer.example", audience="orders")
 
 Further settings: `TOKENRY_PUBLIC_PATHS` (open paths: `/healthz`, `/static/*`), `TOKENRY_REALM`,
-`TOKENRY_RESOURCE_METADATA`. For Django REST framework: `BearerAuthentication` and `has_scopes`, which work with
-and without the middleware.
+`TOKENRY_RESOURCE_METADATA`, `TOKENRY_CERTIFICATE` (a `ProxyCertificate`: the certificate that a proxy hands on;
+default: that of the TLS connection), `TOKENRY_DPOP` (a `Dpop`: reads the proofs of tokens that are bound to a key). For
+Django REST framework: `BearerAuthentication` and `has_scopes`, which work with and without the middleware.
 
 Invariants:
     * Closed: what is not marked `public` needs a valid token, routes that do not exist among it.
@@ -28,6 +29,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.urls import Resolver404, get_resolver
 
+from tokenry import asgi, wsgi
+from tokenry.certificates import ProxyCertificate
+from tokenry.dpop import Dpop
 from tokenry.protect import (
     ANY_TOKEN,
     PUBLIC,
@@ -50,6 +54,9 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from tokenry.claims import TokenInfo
+    from tokenry.dpop import Asked
+
 HandlerT = TypeVar("HandlerT")
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options")
 _REST: Final = ("BearerAuthentication", "has_scopes")
@@ -69,7 +76,31 @@ def protection() -> Protection:
         validator=validator,
         realm=getattr(settings, "TOKENRY_REALM", None),
         resource_metadata=getattr(settings, "TOKENRY_RESOURCE_METADATA", None),
+        dpop=getattr(settings, "TOKENRY_DPOP", None),
     )
+
+
+def admit(ours: Protection, request: Any, access: Access) -> TokenInfo:  # noqa: ANN401 -- of Django or DRF
+    """Return what the token of *request* says; raises Refused with the answer."""
+    return ours.admit(authorization_values(request.META), access, **_shown(ours, request))
+
+
+async def aadmit(ours: Protection, request: Any, access: Access) -> TokenInfo:  # noqa: ANN401 -- of Django or DRF
+    """Do as `admit` does, for asyncio."""
+    return await ours.aadmit(authorization_values(request.META), access, **_shown(ours, request))
+
+
+def _shown(ours: Protection, request: Any) -> dict[str, Any]:  # noqa: ANN401 -- of Django or DRF
+    """Return what the caller shows besides its token."""
+    proxy: ProxyCertificate | None = getattr(settings, "TOKENRY_CERTIFICATE", None)
+    scope = getattr(request, "scope", None)  # over ASGI only
+    if scope is not None:
+        asked: Callable[[], Asked] = functools.partial(asgi.asked_by, scope)
+        shown = asgi.presented_certificate(scope, proxy)
+    else:
+        asked = functools.partial(wsgi.asked_by, request.META)
+        shown = wsgi.presented_certificate(request.META, proxy)
+    return {"confirmation": shown, "asked": None if ours.dpop is None else asked}
 
 
 class AuthMiddleware:
@@ -96,7 +127,7 @@ class AuthMiddleware:
         if not access.public:
             self._running.ensure()
             try:
-                request.token = self.protection.admit(authorization_values(request.META), access)
+                request.token = admit(self.protection, request, access)
             except Refused as refused:
                 return _response(refused.refusal)
         return self.get_response(request)
@@ -107,7 +138,7 @@ class AuthMiddleware:
             if self._running.needed:
                 await sync_to_async(self._running.ensure, thread_sensitive=False)()
             try:
-                request.token = await self.protection.aadmit(authorization_values(request.META), access)
+                request.token = await aadmit(self.protection, request, access)
             except Refused as refused:
                 return _response(refused.refusal)
         return await self.get_response(request)
@@ -237,4 +268,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands f
     raise AttributeError(f"module 'tokenry.django' has no attribute {name!r}")
 
 
-__all__ = ["AuthMiddleware", "public", "require", "routes"]
+__all__ = ["AuthMiddleware", "Dpop", "ProxyCertificate", "public", "require", "routes"]

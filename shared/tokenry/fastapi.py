@@ -18,11 +18,15 @@ from fastapi.security import SecurityScopes  # noqa: TC002 -- FastAPI reads the 
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection  # noqa: TC002 -- likewise
 
+from tokenry.asgi import admit
+from tokenry.certificates import ProxyCertificate
 from tokenry.claims import TokenInfo  # noqa: TC001 -- likewise
+from tokenry.dpop import Dpop
 from tokenry.protect import (
     ANY_TOKEN,
     PUBLIC,
     Access,
+    Admitted,
     Protection,
     Refusal,
     Refused,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from tokenry.protect import Judge
 
 _ATTRIBUTE: Final = "__tokenry_dependency__"
+_ADMITTED: Final = "tokenry.admitted"  # in the ASGI scope, which no caller writes
 
 
 class RequestRefused(HTTPException):
@@ -68,6 +73,8 @@ class Bearer(SecurityBase):
         validator: Judges the tokens; run it with `FastAPI(lifespan=validator.lifespan)`.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: The certificate that a proxy hands on; default: that of the TLS connection.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
         scheme_name: Name of the scheme in the OpenAPI document.
         description: Its description there.
 
@@ -81,13 +88,16 @@ class Bearer(SecurityBase):
         *,
         realm: str | None = None,
         resource_metadata: str | None = None,
+        certificate: ProxyCertificate | None = None,
+        dpop: Dpop | None = None,
         scheme_name: str = "Bearer",
         description: str | None = None,
     ) -> None:
         """Judge by *validator*."""
         self.model = HTTPBearer(bearerFormat="JWT", description=description)
         self.scheme_name = scheme_name
-        self._protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
+        self._protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
+        self._certificate = certificate
         setattr(self, _ATTRIBUTE, ANY_TOKEN)
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> TokenInfo:
@@ -112,10 +122,17 @@ class Bearer(SecurityBase):
     async def _admit(self, connection: HTTPConnection, access: Access) -> TokenInfo:
         if access is ANY_TOKEN and _endpoint_of(connection).public:
             return None  # type: ignore[return-value]  # asked for by nobody but the application as a whole
+        scope = connection.scope
+        held: Admitted | None = scope.get(_ADMITTED)
         try:
-            return await self._protection.aadmit(connection.headers.getlist("authorization"), access)
+            if held is not None and held.protection is self._protection:
+                held.protection.require(held.info, access)  # asked for again, with other scopes: a proof counts once
+                return held.info
+            info = await admit(self._protection, scope, access, certificate=self._certificate)
         except Refused as refused:
             raise RequestRefused(refused.refusal) from refused
+        scope[_ADMITTED] = Admitted(info=info, protection=self._protection)
+        return info
 
 
 def _endpoint_of(connection: HTTPConnection) -> Access:
@@ -166,4 +183,4 @@ def _asked(dependant: Any, above: frozenset[str], depth: int) -> Iterable[Access
         yield from _asked(each, scopes, depth - 1)
 
 
-__all__ = ["Bearer", "RequestRefused", "public", "routes"]
+__all__ = ["Bearer", "Dpop", "ProxyCertificate", "RequestRefused", "public", "routes"]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from flask import Response, current_app, g, has_app_context, request
 
+from tokenry.certificates import ProxyCertificate
+from tokenry.dpop import Dpop
 from tokenry.protect import (
     ANY_TOKEN,
     PUBLIC,
@@ -30,7 +32,7 @@ from tokenry.protect import (
     name_of,
     public,
 )
-from tokenry.wsgi import Running, authorization_values, path_of
+from tokenry.wsgi import Running, admit, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,8 +49,9 @@ HandlerT = TypeVar("HandlerT")
 class _Extension:
     """What `init_app` leaves in `app.extensions`."""
 
-    def __init__(self, protection: Protection, public_paths: PublicPaths) -> None:
+    def __init__(self, protection: Protection, public_paths: PublicPaths, certificate: ProxyCertificate | None) -> None:
         self.protection = protection
+        self.certificate = certificate
         self.public = public_paths
         self.running = Running(protection.validator)
 
@@ -60,6 +63,8 @@ def init_app(
     public: Iterable[str] = (),
     realm: str | None = None,
     resource_metadata: str | None = None,
+    certificate: ProxyCertificate | None = None,
+    dpop: Dpop | None = None,
 ) -> None:
     """
     Let nobody into *app* without a valid token; `g.token` then says who calls.
@@ -70,12 +75,15 @@ def init_app(
         public: Paths that are open besides the views marked `public`: `/healthz`, or `/static/*`.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: The certificate that a proxy hands on; default: that of the TLS connection, where the server tells
+            it. Without one, a token that is bound to a certificate is refused.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
 
     Raises:
         ConfigurationError: A path or the URL is not usable.
     """
-    protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
-    app.extensions[_EXTENSION] = _Extension(protection, PublicPaths(public))
+    protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
+    app.extensions[_EXTENSION] = _Extension(protection, PublicPaths(public), certificate)
     # Before those that are there already: none of them may answer a caller whom we have not looked at.
     app.before_request_funcs.setdefault(None, []).insert(0, _authenticate)
 
@@ -88,7 +96,7 @@ def _authenticate() -> Response | None:
         return None
     ours.running.ensure()
     try:
-        g.token = ours.protection.admit(authorization_values(request.environ), access)
+        g.token = admit(ours.protection, request.environ, access, certificate=ours.certificate)
     except Refused as refused:
         return _response(refused.refusal)
     return None
@@ -147,4 +155,4 @@ def routes(app: Flask) -> list[RouteAccess]:
     return found
 
 
-__all__ = ["init_app", "public", "require", "routes"]
+__all__ = ["Dpop", "ProxyCertificate", "init_app", "public", "require", "routes"]

@@ -9,6 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -17,7 +19,9 @@ import grpc
 import grpc.aio
 
 from tokenry.client.sending import Origins
-from tokenry.errors import ConfigurationError, TokenryError
+from tokenry.dpop import Asked, Dpop
+from tokenry.errors import ConfigurationError, InvalidToken, Reason, TokenryError
+from tokenry.oauth.mutual_tls import thumbprint_of_pem
 from tokenry.protect import ANY_TOKEN, PUBLIC, Access, Protection, Refusal, Refused, RouteAccess, needs
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 _AUTHORIZATION: Final = "authorization"
 _CHALLENGE: Final = "www-authenticate"
+_PROOF: Final = "dpop"
 _token: Final[ContextVar[TokenInfo | None]] = ContextVar("tokenry_grpc_token", default=None)
 
 
@@ -55,13 +60,15 @@ class _Plugin(grpc.AuthMetadataPlugin):
             if self._origins.listed is not None and not self._origins.allow(_origin(context.service_url)):
                 callback((), None)
                 return
+            url = f"{_origin(context.service_url)}/{context.method_name}"
             if isinstance(self._source, _Requestable):
-                self._source.request().add_done_callback(lambda future: _hand_over(future.result, callback))
+                self._source.request().add_done_callback(lambda future: _hand_over(future.result, url, callback))
                 return
         except TokenryError as error:
             callback((), error)
             return
-        threading.Thread(target=_hand_over, args=(self._source.get, callback), name="tokenry-grpc", daemon=True).start()
+        arguments = (self._source.get, url, callback)
+        threading.Thread(target=_hand_over, args=arguments, name="tokenry-grpc", daemon=True).start()
 
 
 def _origin(service_url: str) -> str:
@@ -69,13 +76,13 @@ def _origin(service_url: str) -> str:
     return "https" + service_url[service_url.index("://") :]
 
 
-def _hand_over(take: Callable[[], AccessToken], callback: grpc.AuthMetadataPluginCallback) -> None:
+def _hand_over(take: Callable[[], AccessToken], url: str, callback: grpc.AuthMetadataPluginCallback) -> None:
     try:
-        token = take()
+        headers = take().headers("POST", url)  # as HTTP/2 carries calls
     except Exception as error:  # noqa: BLE001 -- whatever it is, the call has to end
         callback((), error)
     else:
-        callback(((_AUTHORIZATION, token.authorization()),), None)
+        callback(tuple((name.lower(), value) for name, value in headers.items()), None)
 
 
 def call_credentials(source: TokenSource, *, origins: Iterable[str] | None = None) -> grpc.CallCredentials:
@@ -106,13 +113,18 @@ class _Rules:
     """Which method needs what, and the decision."""
 
     def __init__(
-        self, validator: Judge, scopes: Mapping[str, Iterable[str] | str], public: Iterable[str], realm: str | None
+        self,
+        validator: Judge,
+        scopes: Mapping[str, Iterable[str] | str],
+        public: Iterable[str],
+        realm: str | None,
+        dpop: Dpop | None,
     ) -> None:
         self.access: dict[str, Access] = dict.fromkeys(_methods(public), PUBLIC)
         for method in _methods(scopes):
             named = scopes[method]
             self.access[method] = needs([named] if isinstance(named, str) else named)
-        self.protection = Protection(validator=validator, realm=realm)
+        self.protection = Protection(validator=validator, realm=realm, dpop=dpop)
 
     def of(self, method: str) -> Access:
         return self.access.get(method, ANY_TOKEN)
@@ -126,8 +138,27 @@ def _methods(names: Iterable[str]) -> list[str]:
     return given
 
 
-def _authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:
-    return [str(value) for key, value in metadata or () if key.lower() == _AUTHORIZATION]
+def _values(metadata: Iterable[tuple[str, str | bytes]] | None, name: str) -> list[str]:
+    return [str(value) for key, value in metadata or () if key.lower() == name]
+
+
+def _asked(details: grpc.HandlerCallDetails) -> Callable[[], Asked]:
+    """Return what a proof in a call is compared with."""
+    return lambda: Asked("POST", details.method, _values(details.invocation_metadata, _PROOF))
+
+
+def _presented(context: Any) -> str | None:  # noqa: ANN401 -- the context of either kind of server
+    """Return the thumbprint of the certificate of the caller's connection; a proxy's is never the caller's."""
+    certificates = context.auth_context().get("x509_pem_cert") or ()
+    for pem in certificates:
+        return thumbprint_of_pem(pem.decode("ascii", "replace"))
+    return None
+
+
+def _is_unconfirmed(refused: Refused) -> bool:
+    """Tell whether a certificate that was not looked at may make the token good."""
+    cause = refused.__cause__
+    return isinstance(cause, InvalidToken) and cause.reason is Reason.UNCONFIRMED
 
 
 def _status(refusal: Refusal) -> grpc.StatusCode:
@@ -151,6 +182,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         scopes: What a method needs, by its name: `{"/shop.Orders/Get": ("orders.read",)}`.
         public: Methods that are open: `["/grpc.health.v1.Health/Check"]`.
         realm: Protection space to name in challenges.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
 
     Raises:
         ConfigurationError: A method's name is none.
@@ -163,9 +195,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         *,
         public: Iterable[str] = (),
         realm: str | None = None,
+        dpop: Dpop | None = None,
     ) -> None:
         """Stand before the handlers of a server."""
-        self._rules = _Rules(validator, scopes or {}, public, realm)
+        self._rules = _Rules(validator, scopes or {}, public, realm, dpop)
 
     async def intercept_service(
         self,
@@ -178,10 +211,14 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         if access.public:
             _token.set(None)
             return handler
-        values = _authorization(handler_call_details.invocation_metadata)
+        values = _values(handler_call_details.invocation_metadata, _AUTHORIZATION)
+        asked = _asked(handler_call_details)
         try:
-            info = await self._rules.protection.aadmit(values, access)
+            info = await self._rules.protection.aadmit(values, access, asked=asked)
         except Refused as refused:
+            if _is_unconfirmed(refused) and handler is not None:
+                # Only the handler's own context tells the certificate of the connection.
+                return _same_kind(handler, *_alater(handler, self._rules.protection, values, access, asked))
             return _same_kind(handler, _arefuse(refused.refusal), _arefuse_stream(refused.refusal))
         _token.set(info)  # the handler runs in this very task
         return handler
@@ -202,9 +239,10 @@ class SyncServerInterceptor(grpc.ServerInterceptor):
         *,
         public: Iterable[str] = (),
         realm: str | None = None,
+        dpop: Dpop | None = None,
     ) -> None:
         """Stand before the handlers of a server."""
-        self._rules = _Rules(validator, scopes or {}, public, realm)
+        self._rules = _Rules(validator, scopes or {}, public, realm, dpop)
 
     def intercept_service(
         self,
@@ -216,11 +254,13 @@ class SyncServerInterceptor(grpc.ServerInterceptor):
         access = self._rules.of(handler_call_details.method)
         if access.public:
             return handler
-        values = _authorization(handler_call_details.invocation_metadata)
+        values = _values(handler_call_details.invocation_metadata, _AUTHORIZATION)
+        asked = _asked(handler_call_details)
 
         def admit(context: grpc.ServicerContext) -> None:
+            shown = _presented(context)
             try:
-                _token.set(self._rules.protection.admit(values, access))
+                _token.set(self._rules.protection.admit(values, access, confirmation=shown, asked=asked))
             except Refused as refused:
                 context.set_trailing_metadata(_trailer(refused.refusal))
                 context.abort(_status(refused.refusal), str(refused))
@@ -244,6 +284,45 @@ def _behaviour(handler: Any, context: grpc.ServicerContext) -> Callable[[Any, An
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
     return found
+
+
+def _alater(
+    handler: Any,  # noqa: ANN401 -- any handler
+    protection: Protection,
+    values: list[str],
+    access: Access,
+    asked: Callable[[], Asked],
+) -> tuple[Any, Any]:
+    """Return what handlers do that judge the token, with the certificate of the connection, before they run."""
+
+    async def admit(context: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401 -- of grpc.aio
+        try:
+            info = await protection.aadmit(values, access, confirmation=_presented(context), asked=asked)
+        except Refused as refused:
+            await _arefuse(refused.refusal)(None, context)
+            raise  # not reached: abort raises
+        _token.set(info)
+        return _behaviour(handler, context)
+
+    async def unary(request: Any, context: Any) -> Any:  # noqa: ANN401 -- any message
+        behaviour = await admit(context)
+        if inspect.iscoroutinefunction(behaviour):
+            return await behaviour(request, context)
+        return await asyncio.to_thread(behaviour, request, context)
+
+    async def stream(request: Any, context: Any) -> Any:  # noqa: ANN401 -- any message
+        behaviour = await admit(context)
+        if inspect.isasyncgenfunction(behaviour):
+            async for message in behaviour(request, context):
+                yield message
+        elif inspect.iscoroutinefunction(behaviour):  # it writes by itself
+            await behaviour(request, context)
+        else:
+            messages = iter(behaviour(request, context))
+            while (message := await asyncio.to_thread(next, messages, None)) is not None:
+                yield message
+
+    return unary, stream
 
 
 def _arefuse(refusal: Refusal) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -286,4 +365,4 @@ def routes(interceptor: ServerInterceptor | SyncServerInterceptor) -> list[Route
     return [*found, RouteAccess(method="rpc", path="/*", access=ANY_TOKEN)]
 
 
-__all__ = ["ServerInterceptor", "SyncServerInterceptor", "call_credentials", "current_token", "routes"]
+__all__ = ["Dpop", "ServerInterceptor", "SyncServerInterceptor", "call_credentials", "current_token", "routes"]

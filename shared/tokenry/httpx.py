@@ -4,6 +4,8 @@ Access tokens with httpx2 or httpx: `Client(auth=BearerAuth(source, origins=[…
 Invariants:
     * A token goes to the listed origins only. After a redirect to another host or port httpx itself takes the
       header off (it keeps it from `http` to `https` of the same host).
+    * A token that is bound to a key (DPoP) is not good for where a redirect leads: httpx repeats the proof of the
+      first request, which the service then refuses.
     * A refused token is replaced once, and only where the request can be sent again.
 """
 
@@ -105,7 +107,7 @@ class BearerAuth(_Auth):
 
 
 def _with(request: Any, token: AccessToken) -> Any:  # noqa: ANN401 -- of either httpx
-    request.headers[_AUTHORIZATION] = token.authorization()
+    request.headers.update(token.headers(request.method, str(request.url)))
     return request
 
 

@@ -41,7 +41,7 @@ from tokenry.errors import (
 from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
 from tokenry.http.forking import renew_after_fork
 from tokenry.jose.encoding import parse_json_object
-from tokenry.oauth.mutual_tls import binding_of
+from tokenry.oauth.confirmation import NOTHING, Shown, demanded_by, is_met
 from tokenry.scope import NO_SCOPE, InvalidScope, Scope, parse_scope, scope_of
 from tokenry.secret import Secret
 from tokenry.sources.metadata import MAX_METADATA_BYTES, metadata_urls, parse_metadata
@@ -143,7 +143,7 @@ class Introspector:
         *,
         scope: str | Iterable[str] = NO_SCOPE,
         audience: str | None = None,
-        confirmation: str | None = None,
+        confirmation: str | Shown | None = None,
     ) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon now; asks, so it waits some milliseconds (for threads).
@@ -152,7 +152,8 @@ class Introspector:
             token: The access token as received.
             scope: Scopes that it must have, all of them: names, or one string with spaces between.
             audience: A name that must be among its audiences as well.
-            confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection, if there is one.
+            confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection, if there is one; or all
+                that the caller has shown.
 
         Raises:
             InvalidToken: The token must not be acted upon (401).
@@ -170,7 +171,7 @@ class Introspector:
         *,
         scope: str | Iterable[str] = NO_SCOPE,
         audience: str | None = None,
-        confirmation: str | None = None,
+        confirmation: str | Shown | None = None,
     ) -> TokenInfo:
         """Do as `validate` does, for asyncio: the loop goes on meanwhile."""
         required = _scope(scope)
@@ -179,7 +180,9 @@ class Introspector:
             info = await asyncio.wrap_future(self._submit(token))
         return self._demand(info, required, audience, confirmation)
 
-    def _demand(self, info: TokenInfo, scope: Scope, audience: str | None, confirmation: str | None) -> TokenInfo:
+    def _demand(
+        self, info: TokenInfo, scope: Scope, audience: str | None, confirmation: str | Shown | None
+    ) -> TokenInfo:
         if info.exp <= self._clock.now():
             raise InvalidToken(Reason.EXPIRED)
         wanted = self._audience
@@ -188,7 +191,8 @@ class Introspector:
         if audience is not None and audience not in info.aud:
             raise InvalidToken(Reason.WRONG_AUDIENCE)
         # RFC 8705 section 3.2: introspection tells what the token is bound to, and whoever acts upon it compares.
-        if "cnf" in info.claims and (confirmation is None or binding_of(info.claims["cnf"]) != confirmation):
+        demanded = demanded_by(info.claims["cnf"]) if "cnf" in info.claims else NOTHING
+        if demanded is None or not is_met(demanded, confirmation):
             raise InvalidToken(Reason.UNCONFIRMED)
         if missing := scope - info.scope:
             raise InsufficientScope(missing)
@@ -374,7 +378,9 @@ def read_answer(members: Mapping[str, Any], *, issuer: str, now: float) -> Token
     _read_binding(members, claims)
     if members.get("iss", issuer) != issuer:
         raise InvalidToken(Reason.UNTRUSTED_ISSUER)
-    if str(members.get("token_type", "Bearer")).lower() not in {"bearer", "at+jwt"}:
+    demanded = demanded_by(claims["cnf"]) if "cnf" in claims else None
+    kinds = {"bearer", "at+jwt"} if demanded is None or demanded.key is None else {"bearer", "dpop", "at+jwt"}
+    if str(members.get("token_type", "Bearer")).lower() not in kinds:
         raise InvalidToken(Reason.WRONG_TYPE)
     exp, not_before = _seconds(members, "exp"), _seconds(members, "nbf")
     if exp is None:
@@ -407,7 +413,7 @@ def _read_binding(members: Mapping[str, Any], claims: dict[str, Any]) -> None:
     demands = [each["cnf"] for each in (members, claims) if "cnf" in each]
     if not demands:
         return
-    if binding_of(demands[0]) is None or demands[-1] != demands[0]:
+    if demanded_by(demands[0]) is None or demands[-1] != demands[0]:
         raise InvalidToken(Reason.UNCONFIRMED)
     claims["cnf"] = demands[0]
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from tokenry.errors import ConfigurationError, InsufficientScope, InvalidToken, TokenryError, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.bearer import bearer_token
+from tokenry.oauth.confirmation import JKT, Shown
+from tokenry.oauth.dpop import ALGORITHMS, SCHEME, BadProof, MemoryFull, Proof
 from tokenry.oauth.errors import OAuthError, bearer_challenge, temporarily_unavailable
 from tokenry.scope import NO_SCOPE, Scope, format_scope, parse_scope, scope_of
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tokenry.claims import TokenInfo
+    from tokenry.dpop import Asked, Dpop
 
 HandlerT = TypeVar("HandlerT")
 _ATTRIBUTE: Final = "__tokenry_access__"
@@ -32,15 +35,16 @@ _ATTRIBUTE: Final = "__tokenry_access__"
 class Judge(Protocol):
     """Judges tokens: `TokenValidator` here, or `Introspector` by asking."""
 
-    async def avalidate(self, token: str, *, confirmation: str | None = None) -> TokenInfo:
+    async def avalidate(self, token: str, *, confirmation: str | Shown | None = None) -> TokenInfo:
         """
         Return what *token* says; may wait for a key, or for an answer.
 
-        *confirmation* is the thumbprint of the caller's certificate (RFC 8705 section 3), if it presented one.
+        *confirmation* is the thumbprint of the caller's certificate (RFC 8705 section 3), if it presented one, or all
+        that it has shown.
         """
         ...
 
-    def validate_waiting(self, token: str, *, confirmation: str | None = None) -> TokenInfo:
+    def validate_waiting(self, token: str, *, confirmation: str | Shown | None = None) -> TokenInfo:
         """Do as `avalidate` does, for threads."""
         ...
 
@@ -234,11 +238,13 @@ class Protection:
         validator: Judges the tokens.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata, to name in challenges (RFC 9728 section 5.1).
+        dpop: Reads proofs of tokens that are bound to a key (RFC 9449); None: such tokens are refused.
     """
 
     validator: Judge
     realm: str | None = None
     resource_metadata: str | None = None
+    dpop: Dpop | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for metadata whose URL cannot stand in a challenge."""
@@ -247,7 +253,12 @@ class Protection:
             raise ConfigurationError(["resource_metadata: the URL of this service's metadata (RFC 9728)"])
 
     async def aadmit(
-        self, authorization: Sequence[str], access: Access = ANY_TOKEN, *, confirmation: str | None = None
+        self,
+        authorization: Sequence[str],
+        access: Access = ANY_TOKEN,
+        *,
+        confirmation: str | None = None,
+        asked: Callable[[], Asked] | None = None,
     ) -> TokenInfo:
         """
         Return what the token in *authorization* (all values of that header field) says.
@@ -257,10 +268,21 @@ class Protection:
             access: What the handler asks for.
             confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection. Without one, a token
                 that is bound to a certificate is refused.
+            asked: Says what a proof in the request is compared with. Without it, or without `dpop`, a token that is
+                bound to a key is refused.
 
         Raises:
             Refused: With the answer.
         """
+        if self.dpop is not None:
+            token, shown, proof = self._proved(self.dpop, authorization, confirmation, asked)
+            try:
+                info = await self.validator.avalidate(token, **_confirmed(shown))
+                self._use(self.dpop, proof)
+                access.demand(info)
+            except _REFUSALS as error:
+                raise Refused(self.refusal(error, access, proved=proof is not None)) from error
+            return info
         try:
             info = await self.validator.avalidate(self._token(authorization), **_confirmed(confirmation))
             access.demand(info)
@@ -269,9 +291,23 @@ class Protection:
         return info
 
     def admit(
-        self, authorization: Sequence[str], access: Access = ANY_TOKEN, *, confirmation: str | None = None
+        self,
+        authorization: Sequence[str],
+        access: Access = ANY_TOKEN,
+        *,
+        confirmation: str | None = None,
+        asked: Callable[[], Asked] | None = None,
     ) -> TokenInfo:
         """Do as `aadmit` does, for threads."""
+        if self.dpop is not None:
+            token, shown, proof = self._proved(self.dpop, authorization, confirmation, asked)
+            try:
+                info = self.validator.validate_waiting(token, **_confirmed(shown))
+                self._use(self.dpop, proof)
+                access.demand(info)
+            except _REFUSALS as error:
+                raise Refused(self.refusal(error, access, proved=proof is not None)) from error
+            return info
         try:
             info = self.validator.validate_waiting(self._token(authorization), **_confirmed(confirmation))
             access.demand(info)
@@ -279,26 +315,60 @@ class Protection:
             raise Refused(self.refusal(error, access)) from error
         return info
 
+    def _proved(
+        self,
+        dpop: Dpop,
+        authorization: Sequence[str],
+        certificate: str | None,
+        asked: Callable[[], Asked] | None,
+    ) -> tuple[str, str | Shown | None, Proof | None]:
+        """Return the token, what its sender has shown, and the proof in the request if there is one."""
+        try:
+            found = dpop.read(authorization, asked)
+            if found is not None:
+                token, proof = found
+                return token, Shown(certificate=certificate, key=proof.jkt), proof
+            if dpop.required:
+                raise Refused(self.no_token())
+            return self._token(authorization), certificate, None
+        except (OAuthError, BadProof) as error:
+            raise Refused(self.refusal(error, proved=isinstance(error, BadProof))) from error
+
+    @staticmethod
+    def _use(dpop: Dpop, proof: Proof | None) -> None:
+        if proof is not None:
+            dpop.use(proof)
+
     def require(self, info: TokenInfo, access: Access) -> None:
         """Return if *info*, which was let in before, has what is asked for; else raise Refused."""
         try:
             access.demand(info)
         except InsufficientScope as error:
-            raise Refused(self.refusal(error, access)) from error
+            raise Refused(self.refusal(error, access, proved=JKT in (info.claims.get("cnf") or ()))) from error
 
-    def refusal(self, error: TokenryError, access: Access = ANY_TOKEN) -> Refusal:
-        """Return the answer for *error*, whatever it is: what is not known here is no reason to let anybody in."""
+    def refusal(self, error: TokenryError, access: Access = ANY_TOKEN, *, proved: bool = False) -> Refusal:
+        """
+        Return the answer for *error*, whatever it is: what is not known here is no reason to let anybody in.
+
+        *proved* says that the request uses the scheme `DPoP`: then the challenge does too.
+        """
         match error:
             case OAuthError():
-                return self._answer(error.status, error.body(), self.challenge(error=error.code))
+                return self._answer(error.status, error.body(), self.challenge(error=error.code, proved=proved))
+            case BadProof():
+                challenge = self.challenge(error="invalid_dpop_proof", proved=True)
+                return self._answer(401, {"error": "invalid_dpop_proof"}, challenge)
+            case MemoryFull():
+                busy = temporarily_unavailable("proofs cannot be remembered now", retry_after=1)
+                return self._answer(busy.status, busy.body(), None, busy.headers)
             case InsufficientScope():
-                challenge = self.challenge(error="insufficient_scope", scope=access.scope)
+                challenge = self.challenge(error="insufficient_scope", scope=access.scope, proved=proved)
                 return self._answer(403, {"error": "insufficient_scope"}, challenge)
             case ValidatorNotReady():
                 busy = temporarily_unavailable("tokens cannot be judged now", retry_after=error.retry_after)
                 return self._answer(busy.status, busy.body(), None, busy.headers)
             case InvalidToken():
-                challenge = self.challenge(error="invalid_token")
+                challenge = self.challenge(error="invalid_token", proved=proved)
                 return self._answer(401, {"error": "invalid_token"}, challenge)
             case _:
                 raise error
@@ -307,11 +377,25 @@ class Protection:
         """Return the answer to a request without a token: a challenge without an error (RFC 6750 section 3.1)."""
         return self._answer(401, None, self.challenge())
 
-    def challenge(self, *, error: str | None = None, scope: Scope | None = None) -> str:
-        """Return the value of `WWW-Authenticate`."""
-        return bearer_challenge(
-            realm=self.realm, error=error, scope=scope or None, resource_metadata=self.resource_metadata
-        )
+    def challenge(self, *, error: str | None = None, scope: Scope | None = None, proved: bool = False) -> str:
+        """Return the value of `WWW-Authenticate`; of a service that takes both schemes, a challenge for each."""
+
+        def one(scheme: str = "Bearer", algs: str | None = None) -> str:
+            return bearer_challenge(
+                realm=self.realm,
+                error=error,
+                scope=scope or None,
+                resource_metadata=self.resource_metadata,
+                scheme=scheme,
+                algs=algs,
+            )
+
+        if self.dpop is None:
+            return one()
+        algs = " ".join(ALGORITHMS)
+        if proved or self.dpop.required:
+            return one(SCHEME, algs)
+        return f"{one()}, {bearer_challenge(scheme=SCHEME, algs=algs)}"
 
     def _token(self, authorization: Sequence[str]) -> str:
         token = bearer_token(authorization)
@@ -332,12 +416,12 @@ class Protection:
         return Refusal(status=status, headers=tuple(headers), error=body["error"], body=dump_json(body))
 
 
-def _confirmed(confirmation: str | None) -> dict[str, str]:
+def _confirmed(confirmation: str | Shown | None) -> dict[str, Any]:
     # A judge that knows nothing of certificates is asked as before: bound tokens are not good there.
     return {} if confirmation is None else {"confirmation": confirmation}
 
 
-_REFUSALS: Final = (OAuthError, InvalidToken, InsufficientScope, ValidatorNotReady)
+_REFUSALS: Final = (OAuthError, InvalidToken, InsufficientScope, ValidatorNotReady, BadProof, MemoryFull)
 
 
 # --- the request that is being handled ---

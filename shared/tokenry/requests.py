@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 from requests.auth import AuthBase
+from requests.sessions import SessionRedirectMixin
 
 from tokenry.client.sending import UNAUTHORIZED, Origins, replacement
 from tokenry.oauth.bearer import token_was_refused
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tokenry.client.access_token import AccessToken, TokenSource
 
 _AUTHORIZATION: Final = "Authorization"
+_PROOF: Final = "DPoP"
 
 
 class BearerAuth(AuthBase):
@@ -52,7 +54,7 @@ class BearerAuth(AuthBase):
         if _AUTHORIZATION in request.headers or not self._origins.allow(request.url or ""):
             return request
         token = self._source.get()
-        request.headers[_AUTHORIZATION] = token.authorization()
+        request.headers.update(token.headers(request.method or "GET", request.url or ""))
         # Its published types do not know what a hook is.
         request.register_hook("response", _Answered(self._source, self._origins, token))  # type: ignore[no-untyped-call]
         return request
@@ -84,15 +86,22 @@ class _Answered:
     def _take_off(self, response: Response) -> None:
         """Let the redirect, which requests makes out of this request, go without the token where it has to."""
         here = response.url
-        if not self._origins.allow_hop(here, to=urljoin(here, response.headers["location"])):
-            del response.request.headers[_AUTHORIZATION]
+        there = urljoin(here, response.headers["location"])
+        headers = response.request.headers
+        if not self._origins.allow_hop(here, to=there):
+            del headers[_AUTHORIZATION]
+            headers.pop(_PROOF, None)
+        elif _PROOF in headers:
+            request = response.request.copy()
+            SessionRedirectMixin().rebuild_method(request, response)
+            headers.update(self._token.headers(request.method or "GET", there))
 
     def _again(self, response: Response, other: AccessToken, how: dict[str, Any]) -> Response:
         self._replaced, self._token = True, other
         _ = response.content  # so that the connection can be used again
         response.close()
         request = response.request.copy()
-        request.headers[_AUTHORIZATION] = other.authorization()
+        request.headers.update(other.headers(request.method or "GET", request.url or ""))
         # As requests' own HTTPDigestAuth does it.
         again: Response = response.connection.send(request, **how)
         again.history.append(response)

@@ -16,9 +16,9 @@ from rest_framework.exceptions import APIException
 from rest_framework.permissions import BasePermission
 
 from tokenry.claims import TokenInfo
-from tokenry.django import protection
-from tokenry.protect import Access, Refusal, Refused, marked, needs
-from tokenry.wsgi import Running, authorization_values
+from tokenry.django import admit, protection
+from tokenry.protect import ANY_TOKEN, Access, Refusal, Refused, marked, needs
+from tokenry.wsgi import Running
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
@@ -66,12 +66,15 @@ class BearerAuthentication(BaseAuthentication):  # type: ignore[misc]  # DRF has
 
     def authenticate(self, request: Request) -> tuple[TokenUser, TokenInfo] | None:
         """Return caller and token, or None without one; raises RequestRefused for one that is not good."""
+        admitted = getattr(getattr(request, "_request", None), "token", None)
+        if isinstance(admitted, TokenInfo):  # by the middleware: a proof counts once
+            return TokenUser(admitted), admitted
         ours = protection()
         if not _running or _running[0].validator is not ours.validator:
             _running[:] = [Running(ours.validator)]
         _running[0].ensure()
         try:
-            info = ours.admit(authorization_values(request.META))
+            info = admit(ours, request, ANY_TOKEN)
         except Refused as refused:
             if refused.refusal.error is None:
                 return None

@@ -19,6 +19,8 @@ from starlette.routing import Match
 
 from tokenry import asgi
 from tokenry.asgi import current_token
+from tokenry.certificates import ProxyCertificate
+from tokenry.dpop import Dpop
 from tokenry.protect import (
     ANY_TOKEN,
     PUBLIC,
@@ -152,16 +154,27 @@ class BearerBackend(AuthenticationBackend):
         validator: Judges the tokens.
         realm: Protection space to name in challenges.
         resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: The certificate that a proxy hands on; default: that of the TLS connection.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
     """
 
-    def __init__(self, validator: Judge, *, realm: str | None = None, resource_metadata: str | None = None) -> None:
+    def __init__(
+        self,
+        validator: Judge,
+        *,
+        realm: str | None = None,
+        resource_metadata: str | None = None,
+        certificate: ProxyCertificate | None = None,
+        dpop: Dpop | None = None,
+    ) -> None:
         """Judge by *validator*."""
-        self._protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
+        self._protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
+        self._certificate = certificate
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """Return scopes and caller, or None for a connection without a token; raises TokenRefused."""
         try:
-            info = await self._protection.aadmit(conn.headers.getlist("authorization"))
+            info = await asgi.admit(self._protection, conn.scope, ANY_TOKEN, certificate=self._certificate)
         except Refused as refused:
             if refused.refusal.error is None:
                 return None
@@ -217,6 +230,8 @@ __all__ = [
     "AuthMiddleware",
     "BearerBackend",
     "BearerUser",
+    "Dpop",
+    "ProxyCertificate",
     "current_token",
     "on_error",
     "public",

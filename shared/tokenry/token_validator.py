@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tokenry.claims import TokenInfo
     from tokenry.jose.jwks import KeySet
+    from tokenry.oauth.confirmation import Shown
     from tokenry.revocation.extension import ListExtension
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import Snapshot
@@ -264,7 +265,7 @@ class TokenValidator:
         *,
         scope: str | Iterable[str] = NO_SCOPE,
         audience: str | None = None,
-        confirmation: str | Confirmation | None = None,
+        confirmation: str | Shown | Confirmation | None = None,
     ) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon now. Never waits.
@@ -276,7 +277,8 @@ class TokenValidator:
             scope: Scopes that it must have, all of them: names, or one string with spaces between.
             audience: A name that must be among its audiences as well.
             confirmation: Thumbprint (`x5t#S256`) of the certificate of the caller's connection: a token that is
-                bound to a certificate is good with that one alone (RFC 8705 section 3).
+                bound to a certificate is good with that one alone (RFC 8705 section 3). Or all that the caller has
+                shown, a key among it (`tokenry.oauth.confirmation.Shown`).
 
         Raises:
             InvalidToken: The token must not be acted upon (401).
@@ -295,7 +297,7 @@ class TokenValidator:
         *,
         scope: str | Iterable[str] = NO_SCOPE,
         audience: str | None = None,
-        confirmation: str | Confirmation | None = None,
+        confirmation: str | Shown | Confirmation | None = None,
     ) -> TokenInfo:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for asyncio)."""
         required = _scope(scope)
@@ -312,7 +314,7 @@ class TokenValidator:
         *,
         scope: str | Iterable[str] = NO_SCOPE,
         audience: str | None = None,
-        confirmation: str | Confirmation | None = None,
+        confirmation: str | Shown | Confirmation | None = None,
     ) -> TokenInfo:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for threads)."""
         required = _scope(scope)
@@ -324,7 +326,7 @@ class TokenValidator:
         return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
 
     def _judge(
-        self, token: str, *, scope: Scope, audience: str | None, confirmation: str | Confirmation | None
+        self, token: str, *, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
     ) -> TokenInfo:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         keys, revocations = self._keys.snapshot(), self._revocations.snapshot()

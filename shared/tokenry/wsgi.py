@@ -15,8 +15,11 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from tokenry.certificates import ProxyCertificate
+from tokenry.dpop import Asked, Dpop
 from tokenry.errors import Unready, ValidatorNotReady
 from tokenry.http.forking import renew_after_fork
+from tokenry.oauth.mutual_tls import PresentedCertificate, thumbprint_of_pem
 from tokenry.protect import ANY_TOKEN, Access, Admitted, Protection, PublicPaths, Refusal, Refused, Require, public
 
 if TYPE_CHECKING:
@@ -49,6 +52,9 @@ class AuthMiddleware:
         public: Paths (`PATH_INFO`) that are open: `/healthz`, or `/static/*` for all below.
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: The certificate that a proxy hands on; default: that of the TLS connection, where the server tells
+            it. Without one, a token that is bound to a certificate is refused.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
 
     Raises:
         ConfigurationError: A path or the URL is not usable.
@@ -62,11 +68,14 @@ class AuthMiddleware:
         public: Iterable[str] = (),
         realm: str | None = None,
         resource_metadata: str | None = None,
+        certificate: ProxyCertificate | None = None,
+        dpop: Dpop | None = None,
     ) -> None:
         """Stand before *app*."""
         self.app = app
         self.public = PublicPaths(public)
-        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata)
+        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
+        self._certificate = certificate
         self._running = Running(validator)
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
@@ -77,7 +86,7 @@ class AuthMiddleware:
             return self.app(environ, start_response)
         self._running.ensure()
         try:
-            info = self.protection.admit(authorization_values(environ), ANY_TOKEN)
+            info = admit(self.protection, environ, ANY_TOKEN, certificate=self._certificate)
         except Refused as refused:
             return _answer(refused.refusal, start_response)
         environ[TOKEN] = info
@@ -125,16 +134,66 @@ def path_of(environ: Environment) -> str:
     return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+def admit(
+    protection: Protection, environ: Environment, access: Access, *, certificate: ProxyCertificate | None = None
+) -> TokenInfo:
+    """
+    Return what the token of a request says.
+
+    Args:
+        protection: What decides.
+        environ: The request.
+        access: What is asked for.
+        certificate: The certificate that a proxy hands on; None: that of the connection.
+
+    Raises:
+        Refused: With the answer.
+    """
+    return protection.admit(
+        authorization_values(environ),
+        access,
+        confirmation=presented_certificate(environ, certificate),
+        asked=None if protection.dpop is None else lambda: asked_by(environ),
+    )
+
+
 def authorization_values(environ: Environment) -> list[str]:
     """
     Return the values of the `Authorization` field.
 
-    WSGI servers join two fields of one name by a comma, which no bearer token contains (RFC 6750 section 2.1).
+    WSGI servers join two fields of one name by a comma, which no token contains (RFC 6750 section 2.1, RFC 9449
+    section 7.1).
     """
     value = environ.get("HTTP_AUTHORIZATION")
     if value is None:
         return []
-    return value.split(",") if value.lower().startswith("bearer ") else [value]
+    return value.split(",") if value.lower().startswith(("bearer ", "dpop ")) else [value]
+
+
+def presented_certificate(environ: Environment, proxy: ProxyCertificate | None = None) -> str | None:
+    """
+    Return the thumbprint of the caller's certificate: what *proxy* hands on, or that of the connection.
+
+    Servers tell the latter as PEM in `SSL_CLIENT_CERT` (mod_wsgi and others, which no caller can write: header fields
+    have names with `HTTP_`), or by the connection itself (gunicorn).
+    """
+    if proxy is not None:
+        value = environ.get(f"HTTP_{proxy.header.upper().replace('-', '_')}")
+        return proxy.thumbprint(environ.get("REMOTE_ADDR"), [] if value is None else [value])
+    pem = environ.get("SSL_CLIENT_CERT")
+    if isinstance(pem, str) and pem:
+        return thumbprint_of_pem(pem)
+    ask = getattr(environ.get("gunicorn.socket"), "getpeercert", None)
+    der = ask(binary_form=True) if ask is not None else None
+    return PresentedCertificate(der=der, chain_verified=True).thumbprint if der else None
+
+
+def asked_by(environ: Environment) -> Asked:
+    """Return what a proof in the request is compared with."""
+    before: str = environ.get("SCRIPT_NAME") or ""
+    proof = environ.get("HTTP_DPOP")
+    path = before.encode("latin-1", "replace").decode("utf-8", "replace") + path_of(environ)
+    return Asked(environ.get("REQUEST_METHOD", ""), path, [] if proof is None else [proof])
 
 
 def _answer(refusal: Refusal, start_response: StartResponse) -> Iterable[bytes]:
@@ -170,4 +229,4 @@ def token_of(environ: Environment) -> TokenInfo | None:
     return cast("TokenInfo | None", environ.get(TOKEN))
 
 
-__all__ = ["TOKEN", "AuthMiddleware", "public", "require", "token_of"]
+__all__ = ["TOKEN", "AuthMiddleware", "Dpop", "ProxyCertificate", "public", "require", "token_of"]

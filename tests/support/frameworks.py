@@ -38,12 +38,14 @@ class Answer:
 class Running:
     """An application that can be called."""
 
-    call: Callable[[str, str, Fields], Answer]
+    call: Callable[..., Answer]  # method, path, fields, and the PEM that the server tells, where it can
     routes: Callable[[], list[RouteAccess]]
 
 
-async def call_asgi(app: Any, method: str, path: str, fields: Fields, *, kind: str = "http") -> list[dict[str, Any]]:
-    """Return the messages that an ASGI application sends."""
+async def call_asgi(
+    app: Any, method: str, path: str, fields: Fields, certificate: str | None = None, *, kind: str = "http"
+) -> list[dict[str, Any]]:
+    """Return the messages that an ASGI application sends; *certificate* as the TLS extension tells it."""
     sent: list[dict[str, Any]] = []
     scope = {
         "type": kind,
@@ -58,7 +60,10 @@ async def call_asgi(app: Any, method: str, path: str, fields: Fields, *, kind: s
         "headers": [(b"host", b"test"), *((name.lower().encode(), value.encode()) for name, value in fields)],
         "client": ("127.0.0.1", 1),
         "server": ("test", 80),
-        "extensions": {"websocket.http.response": {}},
+        "extensions": {
+            "websocket.http.response": {},
+            **({} if certificate is None else {"tls": {"client_cert_chain": [certificate]}}),
+        },
         "subprotocols": [],
     }
     incoming = [{"type": "http.request", "body": b"", "more_body": False}]
@@ -84,15 +89,15 @@ def _answer_of(messages: Iterable[dict[str, Any]]) -> Answer:
     return Answer(start["status"], headers, body)
 
 
-def asgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:
+def asgi_caller(app: Any) -> Callable[..., Answer]:
     """Return how an ASGI application is called."""
-    return lambda method, path, fields: _answer_of(asyncio.run(call_asgi(app, method, path, fields)))
+    return lambda *call: _answer_of(asyncio.run(call_asgi(app, *call)))
 
 
-def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:
+def wsgi_caller(app: Any) -> Callable[..., Answer]:
     """Return how a WSGI application is called."""
 
-    def call(method: str, path: str, fields: Fields) -> Answer:
+    def call(method: str, path: str, fields: Fields, certificate: str | None = None) -> Answer:
         environ: dict[str, Any] = {
             "REQUEST_METHOD": method,
             "SCRIPT_NAME": "",
@@ -108,7 +113,10 @@ def wsgi_caller(app: Any) -> Callable[[str, str, Fields], Answer]:
             "wsgi.multithread": False,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            "REMOTE_ADDR": "127.0.0.1",
         }
+        if certificate is not None:
+            environ["SSL_CLIENT_CERT"] = certificate
         for name, value in fields:  # as servers do it
             key = f"HTTP_{name.upper().replace('-', '_')}"
             environ[key] = f"{environ[key]},{value}" if key in environ else value
@@ -341,7 +349,13 @@ def use_urls(patterns: list[Any]) -> str:
 
 
 def _django(
-    validator: Judge, *, is_async: bool, realm: str | None = None, resource_metadata: str | None = None
+    validator: Judge,
+    *,
+    is_async: bool,
+    realm: str | None = None,
+    resource_metadata: str | None = None,
+    certificate: Any = None,
+    dpop: Any = None,
 ) -> Running:
     configure_django()
     from django.core.handlers.asgi import ASGIHandler
@@ -374,13 +388,12 @@ def _django(
         ]
     )
     names = {"ROOT_URLCONF": urls, "TOKENRY_VALIDATOR": validator, "TOKENRY_REALM": realm}
-    override = override_settings(**names, TOKENRY_RESOURCE_METADATA=resource_metadata)
+    shown = {"TOKENRY_CERTIFICATE": certificate, "TOKENRY_DPOP": dpop}
+    override = override_settings(**names, **shown, TOKENRY_RESOURCE_METADATA=resource_metadata)
 
-    def call(method: str, target: str, fields: Fields) -> Answer:
+    def call(*asked: Any) -> Answer:
         with override:
-            if is_async:
-                return asgi_caller(ASGIHandler())(method, target, fields)
-            return wsgi_caller(WSGIHandler())(method, target, fields)
+            return (asgi_caller(ASGIHandler()) if is_async else wsgi_caller(WSGIHandler()))(*asked)
 
     def listed() -> list[RouteAccess]:
         with override:

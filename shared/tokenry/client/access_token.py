@@ -20,15 +20,41 @@ class AccessToken:
         value: The token; only to be put into an `Authorization` header.
         expires_at: Unix seconds from which it is dead; infinite where nobody said.
         scope: Granted scopes, as far as known.
+        prover: Has the key that the token is bound to, and makes a proof for each request; None for a bearer token.
     """
 
     value: str = field(repr=False)
     expires_at: float
     scope: Scope = NO_SCOPE
+    prover: Prover | None = field(default=None, repr=False, compare=False)
 
     def authorization(self) -> str:
-        """Return the value of the `Authorization` header (RFC 6750 section 2.1)."""
-        return f"Bearer {self.value}"
+        """Return the value of the `Authorization` header (RFC 6750 section 2.1, RFC 9449 section 7.1)."""
+        return f"Bearer {self.value}" if self.prover is None else f"DPoP {self.value}"
+
+    def headers(self, method: str, url: str) -> dict[str, str]:
+        """
+        Return the header fields for one request: `Authorization`, and `DPoP` for a token that is bound to a key.
+
+        Args:
+            method: HTTP method.
+            url: The request's URL.
+
+        Raises:
+            ProtocolError: The token is bound to a key, and the URL is not one of HTTP.
+        """
+        fields = {"Authorization": self.authorization()}
+        if self.prover is not None:
+            fields["DPoP"] = self.prover.prove(method, url, token=self.value)
+        return fields
+
+
+class Prover(Protocol):
+    """Who has the key that tokens are bound to (RFC 9449)."""
+
+    def prove(self, method: str, url: str, *, token: str | None = None) -> str:
+        """Return a proof for one request, which is good once."""
+        ...
 
 
 class TokenSource(Protocol):

@@ -150,9 +150,9 @@ def _post(url: str, form: dict[str, str], headers: dict[str, str], deadline_seco
     )
 
 
-def read_token_response(response: Response, *, wanted: Scope) -> Issued:
+def read_token_response(response: Response, *, wanted: Scope, bound: bool = False) -> Issued:
     """
-    Return the token of *response*.
+    Return the token of *response*; *bound* says that a proof was sent, and the token has to be bound to its key.
 
     Raises:
         Refused: The issuer refused, or its answer is not one of RFC 6749 section 5.1.
@@ -163,7 +163,7 @@ def read_token_response(response: Response, *, wanted: Scope) -> Issued:
         members = parse_json_object(response.body)
     except ProtocolError:
         raise _malformed("is no JSON object") from None
-    return Issued(value=_value(members), lifetime=_lifetime(members), scope=_scope(members, wanted))
+    return Issued(value=_value(members, bound=bound), lifetime=_lifetime(members), scope=_scope(members, wanted))
 
 
 def basic_credentials(secrets: ClientSecrets) -> str:
@@ -189,14 +189,16 @@ def _refusal(response: Response) -> Refused:
     )
 
 
-def _value(members: dict[str, Any]) -> Secret:
+def _value(members: dict[str, Any], *, bound: bool) -> Secret:
     from tokenry.secret import Secret
 
     value, kind = members.get("access_token"), members.get("token_type")
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise _malformed("has no access_token that could be sent")
-    if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise _malformed("is not of token_type Bearer")
+    expected = "DPoP" if bound else "Bearer"
+    if not isinstance(kind, str) or kind.lower() != expected.lower():
+        # Of a client that the issuer binds no tokens for: its token would go without the protection that was asked for.
+        raise _malformed(f"is not of token_type {expected}")
     return Secret(value)
 
 

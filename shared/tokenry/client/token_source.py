@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from tokenry.client.access_token import Prover
     from tokenry.jose.jwk import PrivateKey
     from tokenry.secret import Secret
 
@@ -97,6 +98,8 @@ class ClientCredentials:
         grant: `client_credentials`, or `password` with the user of `user.json`.
         realm: Realm to ask in.
         audience: Audience to ask for.
+        dpop: Have tokens bound to a key of this source (RFC 9449), which then signs a proof for each request; the
+            issuer has to be set to that for this client.
         allow_plain_http: Send the secret unencrypted to other machines. Only where the network itself encrypts.
         clock: Where the time comes from.
         fetcher: Performs the requests.
@@ -123,6 +126,7 @@ class ClientCredentials:
         grant: str = CLIENT_CREDENTIALS,
         realm: str | None = None,
         audience: str | None = None,
+        dpop: bool = False,
         allow_plain_http: bool = False,
         clock: Clock | None = None,
         fetcher: Fetcher | None = None,
@@ -154,6 +158,7 @@ class ClientCredentials:
         if self._name is None and _signs(self._credentials):
             raise ConfigurationError(["a private key needs the issuer's identifier: set issuer, or TOKENRY_ISSUER"])
         self._issuer, self._token_url = _endpoint(issuer, token_url, environ, allow_plain_http=allow_plain_http)
+        self._prover = _proof_key(self._clock) if dpop else None
         self._found: tuple[float, str] | None = None
         self._schedule = Schedule()
         self.refreshes: Counter[str] = Counter()
@@ -313,10 +318,15 @@ class ClientCredentials:
     def _fetch_once(self, *, deadline: float) -> tuple[AccessToken, float]:
         secrets = self._credentials.read()
         request = self._request(secrets, deadline)
+        prover = self._prover
+        if prover is not None:
+            # A proof is good once: a request that died on the way has to be made anew.
+            headers = {**request.headers, "DPoP": prover.prove(request.method, request.url)}
+            request = replace(request, headers=headers, repeatable=False)
         started = self._clock.now()
-        issued = read_token_response(self._fetcher.fetch(request), wanted=self._grant.scope)
+        issued = read_token_response(self._fetcher.fetch(request), wanted=self._grant.scope, bound=prover is not None)
         value = issued.value.reveal()
-        token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope)
+        token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope, prover=prover)
         return token, issued.lifetime
 
     def _request(self, secrets: ClientSecrets | ClientKey, deadline: float) -> Request:
@@ -490,6 +500,12 @@ def _endpoint(
     except FetchFailed as failed:
         raise ConfigurationError([f"issuer or token endpoint: {failed}"]) from None
     return (None, token_url) if token_url else (issuer, None)
+
+
+def _proof_key(clock: Clock) -> Prover:
+    from tokenry.client.proofs import ProofKey  # only who signs loads the cryptography
+
+    return ProofKey(clock)
 
 
 def _signs(credentials: object) -> bool:

@@ -55,4 +55,4 @@ def token_was_refused(challenges: Iterable[str]) -> bool:
 def _is_about_the_token(challenge: str) -> bool:
     schemes = _PARAMETER.sub(" ", challenge).replace(",", " ").lower().split()
     parameters = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(challenge)}
-    return "bearer" in schemes and parameters.get("error") == "invalid_token"
+    return not {"bearer", "dpop"}.isdisjoint(schemes) and parameters.get("error") == "invalid_token"

@@ -145,16 +145,15 @@ def read_client_credential(authorization: Sequence[str], form: Form) -> ClientCr
 
 def _basic(value: str) -> ClientCredential:
     scheme, _, encoded = value.partition(" ")
-    refusal = invalid_client(realm=CHALLENGE_REALM)
     if scheme.lower() != "basic" or len(encoded) > _MAX_BASIC:
-        raise refusal
+        raise invalid_client(realm=CHALLENGE_REALM)
     try:
         pair = b64decode(encoded.strip().encode("ascii"), validate=True).decode("utf-8")
     except (binascii.Error, UnicodeError):
-        raise refusal from None
+        raise invalid_client(realm=CHALLENGE_REALM) from None
     client_id, colon, secret = pair.partition(":")
     if not colon:
-        raise refusal
+        raise invalid_client(realm=CHALLENGE_REALM)
     readings = _readings(client_id, secret)
     for reading in readings:
         _check_lengths(reading.client_id, reading.secret.reveal(), challenge=CHALLENGE_REALM)
@@ -163,6 +162,8 @@ def _basic(value: str) -> ClientCredential:
 
 def _readings(client_id: str, secret: str) -> tuple[ClientSecret, ...]:
     literal = ClientSecret(client_id, Secret(secret))
+    if not any(mark in text for text in (client_id, secret) for mark in "%+"):
+        return (literal,)  # both readings are this one
     try:
         decoded = ClientSecret(unquote_plus(client_id, errors="strict"), Secret(unquote_plus(secret, errors="strict")))
     except UnicodeDecodeError:

@@ -154,12 +154,14 @@ def bearer_challenge(
     description: str | None = None,
     scope: Iterable[str] | None = None,
     resource_metadata: str | None = None,
+    scheme: str = "Bearer",
+    algs: str | None = None,
 ) -> str:
     """
     Return the value of `WWW-Authenticate` (RFC 6750 section 3): each attribute at most once.
 
     A request without any token gets a challenge without *error* (section 3.1). *resource_metadata* is the URL
-    of RFC 9728 section 5.1.
+    of RFC 9728 section 5.1; the *scheme* `DPoP` names the algorithms of proofs in *algs* (RFC 9449 section 7.1).
     """
     attributes = (
         ("realm", realm),
@@ -167,6 +169,7 @@ def bearer_challenge(
         ("error_description", description),
         ("scope", None if scope is None else format_scope(scope)),
         ("resource_metadata", resource_metadata),
+        ("algs", algs),
     )
     shown = [f'{name}="{_quoted(value)}"' for name, value in attributes if value is not None]
-    return f"Bearer {', '.join(shown)}" if shown else "Bearer"
+    return f"{scheme} {', '.join(shown)}" if shown else scheme

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tokenry.oauth.confirmation import JKT
 from tokenry.scope import format_scope
 
 if TYPE_CHECKING:
@@ -37,10 +38,15 @@ def active_response(info: TokenInfo) -> dict[str, Any]:
         "exp": info.exp,
         "iat": info.iat,
         "jti": info.jti,
-        "token_type": "Bearer",
+        "token_type": "DPoP" if _is_bound_to_key(info) else "Bearer",  # RFC 9449 section 6.2
         "realm": info.realm,
         "cnf": info.claims.get("cnf"),
     }
     shown = {name: value for name, value in members.items() if value is not None}
     shown["claims"] = dict(info.claims)
     return shown
+
+
+def _is_bound_to_key(info: TokenInfo) -> bool:
+    cnf = info.claims.get("cnf")
+    return isinstance(cnf, dict) and JKT in cnf

@@ -13,16 +13,16 @@ import re
 from base64 import b64decode
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import b64url_encode
+from tokenry.oauth.confirmation import X5T_S256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-X5T_S256: Final = "x5t#S256"  # RFC 8705 section 3.1
 MAX_HEADER: Final = 16 * 1024  # what our HTTP server takes as one line; an RSA-4096 leaf needs a quarter of it
 _PEM = re.compile(r"\s*-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 
@@ -82,6 +82,23 @@ def read_certificate_header(values: Sequence[str], form: HeaderForm) -> bytes | 
     return _decoded("".join(block[1].split()))
 
 
+def read_pem(text: str) -> bytes | None:
+    """Return the first certificate (DER) in *text*, PEM as TLS servers hand it on, or None where there is none."""
+    block = _PEM.match(text[:MAX_HEADER])
+    if block is None:
+        return None
+    try:
+        return _decoded("".join(block[1].split()))
+    except ProtocolError:
+        return None
+
+
+def thumbprint_of_pem(text: str) -> str | None:
+    """Return the thumbprint (`x5t#S256`) of the first certificate in *text*, or None where there is none."""
+    der = read_pem(text)
+    return None if der is None else PresentedCertificate(der=der, chain_verified=False).thumbprint
+
+
 def _decoded(text: str) -> bytes:
     try:
         return b64decode(text.encode("ascii"), validate=True)
@@ -92,15 +109,3 @@ def _decoded(text: str) -> bytes:
 def bound_to(thumbprint: str) -> Mapping[str, str]:
     """Return the claim `cnf` of a token that is bound to the certificate with *thumbprint*."""
     return {X5T_S256: thumbprint}
-
-
-def binding_of(cnf: Any) -> str | None:  # noqa: ANN401 -- any JSON value
-    """
-    Return the thumbprint that a token's `cnf` demands, or None for a demand that we do not understand.
-
-    A member that is not known may be a further condition, so that it is refused and not left out.
-    """
-    if not isinstance(cnf, dict) or len(cnf) != 1:
-        return None
-    thumbprint = cnf.get(X5T_S256)
-    return thumbprint if isinstance(thumbprint, str) and thumbprint else None

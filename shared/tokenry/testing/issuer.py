@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
+from tokenry.client.proofs import ProofKey
 from tokenry.clock import Clock, SystemClock
 from tokenry.errors import InvalidToken, TokenryError
 from tokenry.http.fetch import Failure, FetchFailed, Headers, Request, Response
@@ -26,6 +27,7 @@ from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jwks import KeySet
 from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.client_authentication import read_client_credential
+from tokenry.oauth.dpop import BadProof, SeenProofs, read_proof, target
 from tokenry.oauth.errors import OAuthError, invalid_client, invalid_grant, invalid_scope, unsupported_grant_type
 from tokenry.oauth.form import Form, parse_form, parse_query
 from tokenry.oauth.introspection import active_response, parse_introspection_request
@@ -35,6 +37,7 @@ from tokenry.testing.revocations import RevocationSimulator
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE, AnyAudience, TrustedIssuer, ValidationPolicy
 from tokenry.validation.snapshots import Snapshot
+from tokenry.validation.validator import ANY_CONFIRMATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,6 +116,8 @@ class FakeIssuer:
         self._keys = [PrivateKey.generate()]
         self._stranger = PrivateKey.generate()
         self._jwks: KeySet | None = None
+        self._proof_key: ProofKey | None = None
+        self._seen_proofs = SeenProofs()
         self._requests: deque[RecordedRequest] = deque(maxlen=10_000)
         self._arrived = threading.Condition()
         self._scripted: deque[Response] = deque()
@@ -174,6 +179,25 @@ class FakeIssuer:
     def headers(self, sub: str = CLIENT_ID, **more: Any) -> dict[str, str]:  # noqa: ANN401 -- those of `token`
         """Return the `Authorization` header with a token as `token` makes it."""
         return {"Authorization": f"Bearer {self.token(sub, **more)}"}
+
+    def dpop_headers(
+        self,
+        method: str,
+        url: str,
+        sub: str = CLIENT_ID,
+        **more: Any,  # noqa: ANN401 -- those of `token`
+    ) -> dict[str, str]:
+        """Return the headers of one request with a token that is bound to a key, and a proof (RFC 9449)."""
+        claims = {**(more.pop("claims", None) or {}), "cnf": {"jkt": self.proof_key.jkt}}
+        token = self.token(sub, claims=claims, **more)
+        return {"Authorization": f"DPoP {token}", "DPoP": self.proof_key.prove(method, url, token=token)}
+
+    @property
+    def proof_key(self) -> ProofKey:
+        """The key of `dpop_headers`."""
+        if self._proof_key is None:
+            self._proof_key = ProofKey(self.clock)
+        return self._proof_key
 
     def rotate_key(self, *, keep_old: bool = True) -> str:
         """Sign with a new key from now on; return its `kid`. *keep_old* keeps the others published."""
@@ -387,24 +411,42 @@ class FakeIssuer:
         scope: Scope = request.scope or NO_SCOPE
         if "refused" in scope:
             raise invalid_scope(["refused"])
-        claims = {"client_id": client, "azp": client}
+        claims: dict[str, Any] = {"client_id": client, "azp": client}
+        jkt = self._proved(asked)
+        if jkt is not None:
+            claims["cnf"] = {"jkt": jkt}
         token = self.token(subject, scope=scope, audience=request.targets or None, claims=claims)
         return _json(
             {
                 "access_token": token,
-                "token_type": "Bearer",
+                "token_type": "Bearer" if jkt is None else "DPoP",
                 "expires_in": self.lifetime,
                 "scope": format_scope(scope),
                 "realm": REALM,
             }
         )
 
+    def _proved(self, asked: RecordedRequest) -> str | None:
+        """Return the thumbprint of the key that signed the proof in a request for a token, if there is one."""
+        value = asked.headers.get("dpop")
+        if value is None:
+            return None
+        endpoint = target(f"{self.issuer}{asked.path}")
+        now = self.clock.now()
+        try:
+            proof = read_proof([value], method="POST", is_target=endpoint.__eq__, now=now)
+            self._seen_proofs.use(proof, now=now)
+        except BadProof:
+            raise OAuthError("invalid_dpop_proof", "the proof is not valid") from None
+        return proof.jkt
+
     def _introspect(self, asked: RecordedRequest) -> Response:
         authorization = asked.headers.get("authorization")
         if not self._is_bearer(authorization):
             self._authenticate(asked)
         try:
-            info = self.validator(ANY_AUDIENCE).validate(parse_introspection_request(asked.form))
+            token = parse_introspection_request(asked.form)
+            info = self.validator(ANY_AUDIENCE).validate(token, confirmation=ANY_CONFIRMATION)
         except InvalidToken:
             return _json({"active": False})
         return _json(active_response(info))

@@ -33,7 +33,7 @@ from tokenry.errors import (
 from tokenry.jose.encoding import parse_json_object
 from tokenry.jose.jwk import MAX_KID_LENGTH, Algorithm, BadSignature
 from tokenry.jose.jws import MalformedJws, decode, parse_header, segments
-from tokenry.oauth.mutual_tls import binding_of
+from tokenry.oauth.confirmation import NOTHING, Shown, demanded_by, is_met
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import NO_SCOPE, Scope
 from tokenry.validation.claim_set import read_claim_set
@@ -64,8 +64,8 @@ class Confirmation(Enum):
 
 ANY_CONFIRMATION: Final = Confirmation.ANY
 """
-Accept a token that is bound to a certificate without comparing it: for introspection, whose caller gets `cnf` and
-compares it (RFC 8705 section 3.2), and for nobody who acts upon the token.
+Accept a token that is bound to a certificate or a key without comparing it: for introspection, whose caller gets `cnf`
+and compares it (RFC 8705 section 3.2, RFC 9449 section 6.2), and for nobody who acts upon the token.
 """
 
 
@@ -119,7 +119,7 @@ class Validator:
         list_age: float,
         scope: Scope = NO_SCOPE,
         audience: str | None = None,
-        confirmation: str | Confirmation | None = None,
+        confirmation: str | Shown | Confirmation | None = None,
     ) -> TokenInfo:
         """
         Return what *token* says if it may be acted upon at *now*.
@@ -132,7 +132,8 @@ class Validator:
             list_age: Seconds since *revocations* was complete.
             scope: Scopes that the token must have, all of them.
             audience: A name that `aud` must contain as well.
-            confirmation: Thumbprint (`x5t#S256`) of the certificate that the caller presented; None for none.
+            confirmation: Thumbprint (`x5t#S256`) of the certificate that the caller presented; or all that it has
+                shown, a key among it; None for nothing.
 
         Raises:
             InvalidToken: With the first step that failed.
@@ -151,8 +152,8 @@ class Validator:
         info = verified.info
         self._check_times(verified, now)  # step 6
         self._check_audience(info, audience)  # step 7
-        if "cnf" in info.claims:
-            _check_confirmation(info.claims["cnf"], confirmation)
+        if "cnf" in info.claims or confirmation.__class__ is Shown:
+            _check_confirmation(info, confirmation)
         self._check_revocation(verified, revocations, list_age, now)  # step 8
         if is_new:
             self._verified.admit(token, verified)
@@ -262,10 +263,12 @@ class Validator:
         verified.missed = (mark, now)
 
 
-def _check_confirmation(cnf: Any, confirmation: str | Confirmation | None) -> None:  # noqa: ANN401 -- any JSON value
-    """RFC 7800, RFC 8705 section 3: the token is good only with the key that it is bound to."""
-    demanded = binding_of(cnf)
-    if demanded is None or (confirmation is not ANY_CONFIRMATION and confirmation != demanded):
+def _check_confirmation(info: TokenInfo, confirmation: str | Shown | Confirmation | None) -> None:
+    """RFC 7800, RFC 8705 section 3, RFC 9449 section 7.1: the token is good only with the keys that it is bound to."""
+    demanded = demanded_by(info.claims["cnf"]) if "cnf" in info.claims else NOTHING
+    if demanded is None:
+        raise InvalidToken(Reason.UNCONFIRMED)
+    if not isinstance(confirmation, Confirmation) and not is_met(demanded, confirmation):
         raise InvalidToken(Reason.UNCONFIRMED)
 
 

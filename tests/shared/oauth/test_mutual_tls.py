@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from tests.support.certificates import client_identity
 from tokenry.errors import ProtocolError
-from tokenry.oauth.mutual_tls import (
-    MAX_HEADER,
-    HeaderForm,
-    PresentedCertificate,
-    binding_of,
-    bound_to,
-    read_certificate_header,
-)
+from tokenry.oauth.confirmation import Shown, demanded_by
+from tokenry.oauth.mutual_tls import MAX_HEADER, HeaderForm, PresentedCertificate, bound_to, read_certificate_header
 
 DER, PEM = client_identity().der, client_identity().pem.decode()
 RFC9440 = f":{base64.b64encode(DER).decode()}:"
@@ -76,7 +70,7 @@ def test_the_thumbprint_is_the_hash_of_the_der_form():
     expected = base64.urlsafe_b64encode(hashlib.sha256(DER).digest()).decode().rstrip("=")
     presented = PresentedCertificate(der=DER, chain_verified=True)
     assert presented.thumbprint == expected
-    assert binding_of(bound_to(presented.thumbprint)) == expected
+    assert demanded_by(bound_to(presented.thumbprint)) == Shown(certificate=expected)
     assert "der" not in repr(presented)
 
 
@@ -92,7 +86,8 @@ def test_the_thumbprint_is_the_hash_of_the_der_form():
         {"x5t#S256": 5},
         {"x5t#S256": "x", "jkt": "y"},
         {"X5T#S256": "x"},
+        {"x5t#S256": "A" * 43, "x5u": "A" * 43},
     ],
 )
 def test_V25_a_demand_that_is_not_understood_is_no_demand_that_can_be_met(cnf):
-    assert binding_of(cnf) is None
+    assert demanded_by(cnf) is None
