@@ -279,6 +279,7 @@ def read_object(
         stated = fields.optional_text("environment")
         fields.optional_text("description")
         fields.optional_text("owner")
+        fields.optional_text("application")  # whose files in the second bucket its secrets go to
         fields.finish()
     except RefusedObject:
         raise
