@@ -77,10 +77,14 @@ class ListKeeper(Protocol):
 
     def keep(self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float) -> None:
         """
-        Keep *held*.
+        Keep *held*, which is not enforced yet, so that it survives whatever happens once it is.
 
         *news* is the answer's body if it changed the list, else None; *now* is the Unix time.
         """
+        ...
+
+    def settle(self, held: RevocationList, *, cursor: str, as_of: float, now: float) -> None:
+        """Do what of keeping *held* could wait until it was enforced."""
         ...
 
 
@@ -273,9 +277,9 @@ class RevocationConversation:
         )
         another_store = held is not None and held.epoch != merged.epoch
         applied = _growth(held, merged)
-        self._held = merged
+        cursor, etag = self._cursor, self._etag
         if another_store or self.snapshot is None or issue.as_of > self.snapshot.as_of:
-            self.snapshot = Snapshot(
+            snapshot = Snapshot(
                 value=merged,
                 as_of=issue.as_of,
                 age_at_request=max(0.0, started.now - issue.as_of),
@@ -283,10 +287,12 @@ class RevocationConversation:
                 skew=self._skew,
                 seq=issue.seq,
             )
-            self._cursor, self._etag = content.cursor, None  # from there the service goes on, when it is back
+            cursor, etag = content.cursor, None  # from there the service goes on, when it is back
         else:
-            self.snapshot = replace(self.snapshot, value=merged)
-        self._keep(merged, format_binary_list(content) if merged is not held else None, at)
+            snapshot = replace(self.snapshot, value=merged)
+        self._keep(snapshot, cursor, format_binary_list(content) if merged is not held else None, at)
+        self._held, self.snapshot, self._cursor, self._etag = merged, snapshot, cursor, etag
+        self._settle(at)
         self._reporter.loaded(now=at.now, applied=applied)
 
     def _take(self, response: Response, started: Moment, at: Moment) -> None:
@@ -307,18 +313,21 @@ class RevocationConversation:
         # What came while we were away was not propagated to us late: nothing was accepted meanwhile.
         was_there = held is not None and self._asked_changes and self._answered_at > float("-inf")
         propagation = _propagation(held, document.entries, at.now) if was_there and held is not None else ()
-        self._held = merged
-        if not self._is_lagging(stamp) or another_store:
-            self.snapshot = _snapshot(merged, stamp, started, self._skew)
-            self._cursor = document.cursor
+        ahead = not self._is_lagging(stamp) or another_store
+        if ahead or self.snapshot is None:
+            snapshot, cursor = _snapshot(merged, stamp, started, self._skew), document.cursor
+        else:
+            snapshot, cursor = replace(self.snapshot, value=merged), self._cursor
+        self._keep(snapshot, cursor, response.body if merged is not held else None, at)
+        self._held, self.snapshot, self._cursor = merged, snapshot, cursor
+        if ahead:
             self._etag = response.headers.get("etag") if not self._asked_changes else None
             # A cursor moves with the time. Only entries that changed the list are news: a server that does not hold,
             # because it drains or holds too many, must not be asked again at once for that.
             self._schedule(started, at, news=merged is not held and bool(document.entries))
-        elif self.snapshot is not None:
-            self.snapshot = replace(self.snapshot, value=merged)
+        else:
             self._due = max(started.monotonic + GAP_SECONDS, at.monotonic + LAGGING_SECONDS)
-        self._succeeded(merged, response.body if merged is not held else None, at)
+        self._succeeded(at)
         if self.on_enforced is not None and self._asked_changes and document.entries:
             self.on_enforced([entry.id for entry in document.entries], at)
         self._reporter.loaded(now=at.now, applied=applied, propagation=propagation)
@@ -332,7 +341,8 @@ class RevocationConversation:
         if not self._is_lagging(stamp):
             self.snapshot = _snapshot(self._held, stamp, started, self._skew)
         self._schedule(started, at, news=False)
-        self._succeeded(self._held, None, at)
+        self._keep(self.snapshot, self._cursor, None, at)
+        self._succeeded(at)
         self._reporter.refreshed(now=at.now)
 
     def _take_status(self, response: Response, started: Moment, at: Moment) -> None:
@@ -401,16 +411,22 @@ class RevocationConversation:
         self._hold_from = at.monotonic + pause
         self._due = at.monotonic
 
-    def _succeeded(self, held: RevocationList, news: bytes | None, at: Moment) -> None:
+    def _succeeded(self, at: Moment) -> None:
         self._backoff.succeeded()
         self._slow = 0
-        self._keep(held, news, at)
+        self._settle(at)
 
-    def _keep(self, held: RevocationList, news: bytes | None, at: Moment) -> None:
-        if self._accepted_epoch == held.epoch:
+    def _keep(self, snapshot: Snapshot[RevocationList], cursor: str | None, news: bytes | None, at: Moment) -> None:
+        """Keep what will be enforced next: what was enforced once must not be forgotten across a restart."""
+        if self._keeper is not None and cursor is not None:
+            self._keeper.keep(snapshot.value, cursor=cursor, as_of=snapshot.as_of, news=news, now=at.now)
+
+    def _settle(self, at: Moment) -> None:
+        held, snapshot = self._held, self.snapshot
+        if held is not None and self._accepted_epoch == held.epoch:
             self._accepted_epoch = None
-        if self._keeper is not None and self._cursor is not None and self.snapshot is not None:
-            self._keeper.keep(held, cursor=self._cursor, as_of=self.snapshot.as_of, news=news, now=at.now)
+        if self._keeper is not None and self._cursor is not None and held is not None and snapshot is not None:
+            self._keeper.settle(held, cursor=self._cursor, as_of=snapshot.as_of, now=at.now)
 
     def _refuse(self, reason: str, detail: str, at: Moment) -> None:
         self._reporter.rejected(reason, detail)

@@ -135,6 +135,7 @@ class RevocationSource:
         self._reports = self._reporting(_root_of(url), _instance(name, version), report_fetcher)
         self._turns = _Turns(self._conversation)
         self._signed_reporter = Reporter("signed_list", on_event)
+        self._signed: SignedListConversation | None = None
         self._second = None if signed_list is None else self._second_poller(signed_list)
         self._started_at: float | None = None
         self._poller = Poller(
@@ -224,6 +225,7 @@ class RevocationSource:
         return poller
 
     def _second_poller(self, place: SignedListPlace) -> Poller:
+        state = self._state
         conversation = SignedListConversation(
             place,
             is_needed=self._needs_help,
@@ -231,7 +233,9 @@ class RevocationSource:
             limit=lambda _now: float("inf") if self._is_extended else self._refuse_age,
             reporter=self._signed_reporter,
             skew=self._skew,
+            keep=None if state is None else state.keep_issues,
         )
+        self._signed = conversation
         return Poller(conversation, fetcher=LocalFiles(place.fetcher), clock=self._clock)
 
     @property
@@ -252,7 +256,7 @@ class RevocationSource:
             raise ConfigurationError(["a state folder needs state_key when the list's URL is found later"])
         from pathlib import Path
 
-        return StateFile(Path(folder), key=key, reporter=self._reporter)
+        return StateFile(Path(folder), key=key, reporter=self._reporter, clock=self._clock)
 
     def _load_once(self) -> None:
         if self._loaded or self._state is None:
@@ -263,6 +267,9 @@ class RevocationSource:
         if kept is not None:
             snapshot = self._snapshot_of(kept, at)
             self._conversation.resume(kept.held, cursor=kept.cursor, snapshot=snapshot)
+        seen = self._state.load_issues() if self._signed is not None else None
+        if self._signed is not None and seen is not None:
+            self._signed.resume(seen)
 
     def _snapshot_of(self, kept: KeptList, at: Moment) -> Snapshot[RevocationList] | None:
         """Return what was kept as a list to judge by, unless it is too old or the clock is odd."""

@@ -8,6 +8,7 @@ Invariants:
     * What is not signed by a list key of the issuer changes nothing.
     * A stream is followed forwards only: a smaller number is refused, and the same number with other bytes is
       refused with an alarm, because then somebody has two lists signed where there can be one.
+    * Where there is a state folder all that holds across a restart, too.
     * It is merged into the list that is held, as any other answer is, and by the same rules for epochs.
 """
 
@@ -27,6 +28,7 @@ from tokenry.jose.typed import UnknownSigner
 from tokenry.revocation.signed import MAX_SIGNED_BYTES, SIGNED_LIST_MEDIA_TYPE, SignedList, digest_of, read_signed_list
 from tokenry.revocation.wire import EpochRefused
 from tokenry.sources.revocation_conversation import RefusedList
+from tokenry.sources.state import MAX_STREAMS, SeenIssues
 
 if TYPE_CHECKING:
     import random
@@ -48,7 +50,6 @@ _FETCH_SECONDS: Final = 30.0  # 400 MB at the speed of a slow disk or bucket
 _KEYS_FETCH_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 28.0
 _JITTER: Final = 3 / 28
-_MAX_STREAMS: Final = 8  # runs of the publisher that are remembered
 _OK, _NOT_MODIFIED = 200, 304
 
 
@@ -109,6 +110,7 @@ class SignedListConversation:
         limit: Callable[[float], float],
         reporter: Reporter,
         skew: float,
+        keep: Callable[[SeenIssues], None] | None = None,
         uniform: random.Random = system_random,
     ) -> None:
         """
@@ -121,9 +123,11 @@ class SignedListConversation:
             limit: Returns, for a Unix time, the seconds after `next_update` for which a list is still taken.
             reporter: Counts and tells what happens.
             skew: Seconds by which two clocks may differ.
+            keep: Keeps across a restart which lists were read; None: that is forgotten then.
             uniform: Randomness for jitter.
         """
         self._place = place
+        self._keep = keep
         self._is_needed = is_needed
         self._absorb = absorb
         self._limit = limit
@@ -141,6 +145,10 @@ class SignedListConversation:
         self._etag: str | None = None
         self._streams: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._as_of = 0.0
+
+    def resume(self, seen: SeenIssues) -> None:
+        """Begin with what was read before a restart: an earlier list is refused as if there had been none."""
+        self._streams, self._as_of = OrderedDict(seen.streams), seen.as_of
 
     def next_request(self, at: Moment) -> Request | Wait:
         """Return a request for the keys or for the list, or the seconds until the next look."""
@@ -220,9 +228,11 @@ class SignedListConversation:
             self._absorb(issue, started=started, at=at)
             self._streams[issue.stream] = (issue.seq, digest)
             self._streams.move_to_end(issue.stream)
-            if len(self._streams) > _MAX_STREAMS:
+            if len(self._streams) > MAX_STREAMS:
                 self._streams.popitem(last=False)
             self._as_of = max(self._as_of, issue.as_of)
+            if self._keep is not None:
+                self._keep(SeenIssues(streams=dict(self._streams), as_of=self._as_of))
             self._reporter.loaded(now=at.now, detail=f"number {issue.seq}")
         else:
             self._reporter.refreshed(now=at.now)

@@ -2,10 +2,13 @@
 The revocation list on disk, so that a restart forgets nothing that was seen.
 
 One file: a full list, and appended to it each answer that brought news, and once a minute the age. A record
-is one line of JSON (with length and SHA-256 of what follows) and a body. Written with fsync; rewritten,
-atomically, once more was appended than the full list is long.
+is one line of JSON (with length and SHA-256 of what follows) and a body. Rewritten, atomically, once more was
+appended than the full list is long. Beside it a small file with the numbers of the signed lists that were read.
 
 Invariants:
+    * What is enforced is on the disk (fsync of the file; of the folder where a file is new) before it is enforced.
+      On a disk that takes longer than a second for that, what follows in the next ten minutes is enforced first:
+      a revocation that comes late everywhere is worse than one that this machine may forget if it dies right then.
     * A record is used only if it is whole and its hash fits; what follows a bad record is not looked at.
     * One process writes: the first that locks the file. Others of the same machine read only.
     * A failure to write is an alarm, never an error of the reader: validation goes on from memory.
@@ -25,10 +28,16 @@ from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry.revocation.wire import MAX_BINARY_BYTES, document_of, format_binary_list, parse_binary_list, parse_list
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tokenry.clock import Clock
     from tokenry.revocation.lists import RevocationList
     from tokenry.sources.events import Reporter
 
 STAMP_SECONDS: Final = 60.0  # how often the age alone is written while there is no news
+SLOW_SECONDS: Final = 1.0  # beyond which a write must not come between a revocation and its enforcement
+DISTRUST_SECONDS: Final = 600.0  # for which a slow disk is not waited for
+MAX_STREAMS: Final = 8  # of signed lists: one for each run of the publisher that was read
 _MODE: Final = 0o600  # the list tells who is revoked to whoever can guess names
 _MIN_REWRITE_BYTES: Final = 1 << 20
 _MAX_HEAD_BYTES: Final = 4096
@@ -53,6 +62,20 @@ class KeptList:
     written_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenIssues:
+    """
+    Which signed lists were read.
+
+    Attributes:
+        streams: The last number of each stream, and the digest of the list with it; the stream read last is last.
+        as_of: Unix seconds up to which the most recent one of them is complete.
+    """
+
+    streams: Mapping[str, tuple[int, str]]
+    as_of: float
+
+
 class StateFile:
     """
     The file of one list in *folder*.
@@ -61,13 +84,28 @@ class StateFile:
         folder: Made (mode 0700) if it is not there.
         key: Names the list, for example the issuer.
         reporter: Is told of damage and of failures.
+        clock: Measures how long a write takes.
+        sync: Writes a file descriptor's file to the disk.
     """
 
-    def __init__(self, folder: Path, *, key: str, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: str,
+        reporter: Reporter,
+        clock: Clock,
+        sync: Callable[[int], None] = os.fsync,
+    ) -> None:
         """Remember where; nothing is read or locked yet."""
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         self._folder = Path(folder)
         self.path = self._folder / f"revocations-{name}.list"
+        self.issues_path = self._folder / f"revocations-{name}.signed"
+        self._clock = clock
+        self._sync = sync
+        self._distrust_until = float("-inf")
+        self._behind: bytes | None = None
         self._reporter = reporter
         self._lock: int | None = None
         self._locked_by: int | None = None
@@ -80,8 +118,13 @@ class StateFile:
     def load(self, *, now: float, max_entries: int) -> KeptList | None:
         """Return what was kept, or None; without what is damaged (alarm). *now* is Unix seconds."""
         try:
+            with contextlib.suppress(OSError):
+                self._may_write()  # from here on nobody else writes, where that is possible
             with self.path.open("rb") as file:
-                return self._read(file, now=now, max_entries=max_entries)
+                kept, is_whole = self._read(file, now=now, max_entries=max_entries)
+                if kept is not None and is_whole and self._lock is not None:
+                    self._full_bytes, self._appended_bytes, self._must_rewrite = file.tell(), 0, False
+                return kept
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -89,15 +132,41 @@ class StateFile:
             return None
 
     def keep(self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float) -> None:
-        """Write *held* or just what is new; a failure is an alarm."""
+        """Write *held* or just what is new, before it is enforced; a failure is an alarm."""
         if news is None and now - self._stamped_at < STAMP_SECONDS and not self._must_rewrite:
             return
+        began = self._clock.monotonic()
+        if news is not None and began < self._distrust_until:
+            self._behind = news  # `settle` writes it
+            return
+        self._write(held, cursor=cursor, as_of=as_of, news=news, now=now)
+        took = self._clock.monotonic() - began
+        if news is not None and took > SLOW_SECONDS:
+            self._distrust_until = began + took + DISTRUST_SECONDS
+            self._alarm(
+                "state_slow",
+                f"{self.path} took {took:.1f} s to write: for {DISTRUST_SECONDS:g} s the list is enforced before it is"
+                " on the disk",
+            )
+
+    def settle(self, held: RevocationList, *, cursor: str, as_of: float, now: float) -> None:
+        """Write what could not be waited for, and the whole list where too much was appended to it."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            self._write(held, cursor=cursor, as_of=as_of, news=behind, now=now)
+        if self._appended_bytes > max(_MIN_REWRITE_BYTES, self._full_bytes):
+            self._must_rewrite = True
+            self._write(held, cursor=cursor, as_of=as_of, news=None, now=now)
+
+    def _write(self, held: RevocationList, *, cursor: str, as_of: float, news: bytes | None, now: float) -> None:
         try:
             if not self._may_write():
                 return
             head = {"cursor": cursor, "as_of": as_of, "written_at": now}
-            if self._must_rewrite or self._appended_bytes > max(_MIN_REWRITE_BYTES, self._full_bytes):
-                self._rewrite(_record(head | {"kind": "full"}, format_binary_list(document_of(held, cursor=cursor))))
+            if self._must_rewrite:
+                record = _record(head | {"kind": "full"}, format_binary_list(document_of(held, cursor=cursor)))
+                self._replace(self.path, record)
+                self._full_bytes, self._appended_bytes, self._must_rewrite = len(record), 0, False
             elif news is not None:
                 self._append(_record(head | {"kind": _kind_of(news)}, news))
             else:
@@ -108,6 +177,27 @@ class StateFile:
             self._must_rewrite = True
             self._alarm("state_unwritable", f"{self.path} cannot be written: {error}")
 
+    # --- the signed list ---
+
+    def load_issues(self) -> SeenIssues | None:
+        """Return which signed lists were read before a restart; None when that is not known, or damaged (alarm)."""
+        try:
+            return _issues_from(self.issues_path.read_bytes()[:_MAX_HEAD_BYTES])
+        except FileNotFoundError:
+            return None
+        except (OSError, ProtocolError) as error:
+            self._alarm("state_damaged", f"{self.issues_path} cannot be read: {error}")
+            return None
+
+    def keep_issues(self, seen: SeenIssues) -> None:
+        """Keep which signed lists were read; a failure is an alarm."""
+        try:
+            if self._may_write():
+                self._replace(self.issues_path, _issues_bytes(seen))
+        except OSError as error:
+            self.failures += 1
+            self._alarm("state_unwritable", f"{self.issues_path} cannot be written: {error}")
+
     def close(self) -> None:
         """Let another process write."""
         if self._lock is not None:
@@ -115,15 +205,16 @@ class StateFile:
                 os.close(self._lock)
             self._lock = None
 
-    def _read(self, file: BinaryIO, *, now: float, max_entries: int) -> KeptList | None:
+    def _read(self, file: BinaryIO, *, now: float, max_entries: int) -> tuple[KeptList | None, bool]:
+        """Return what was kept, and whether all of the file is good."""
         kept: KeptList | None = None
         while line := file.readline(_MAX_HEAD_BYTES):
             try:
                 kept = _merge(kept, line, file, now=now, max_entries=max_entries)
             except ProtocolError as error:
                 self._alarm("state_damaged", f"{self.path} is damaged from some point on: {error}")
-                break
-        return kept
+                return kept, False
+        return kept, True
 
     def _may_write(self) -> bool:
         """Tell whether this process holds the lock, after trying to get it."""
@@ -141,24 +232,31 @@ class StateFile:
         self._lock, self._locked_by, self._must_rewrite = lock, os.getpid(), True
         return True
 
-    def _rewrite(self, record: bytes) -> None:
-        temporary = self.path.with_suffix(".new")
+    def _replace(self, path: Path, content: bytes) -> None:
+        """Put *content* in the place of the file at *path*, whole or not at all."""
+        temporary = path.with_name(f"{path.name}.new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(record)
+            file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-        _sync_folder(self._folder)
-        self._full_bytes, self._appended_bytes, self._must_rewrite = len(record), 0, False
+            self._sync(file.fileno())
+        temporary.replace(path)
+        self._sync_folder()
 
     def _append(self, record: bytes) -> None:
         with self.path.open("r+b") as file:
             file.seek(0, os.SEEK_END)
             file.write(record)
             file.flush()
-            os.fsync(file.fileno())
+            self._sync(file.fileno())
         self._appended_bytes += len(record)
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._sync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _alarm(self, reason: str, detail: str) -> None:
         self._reporter.alarm(reason, detail)
@@ -203,9 +301,22 @@ def _seconds(head: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _issues_bytes(seen: SeenIssues) -> bytes:
+    streams = [[stream, seq, digest] for stream, (seq, digest) in seen.streams.items()]
+    body = dump_json({"version": _VERSION, "as_of": seen.as_of, "streams": streams[-MAX_STREAMS:]})
+    return hashlib.sha256(body).hexdigest().encode("ascii") + b"\n" + body + b"\n"
+
+
+def _issues_from(content: bytes) -> SeenIssues:
+    digest, _, body = content.rstrip(b"\n").partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode("ascii") != digest:
+        raise ProtocolError("it is cut or changed")
+    members = parse_json_object(body)
+    streams = members.get("streams")
+    if members.get("version") != _VERSION or not isinstance(streams, list):
+        raise ProtocolError("it is of another version")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        seen = {str(stream): (int(seq), str(digest)) for stream, seq, digest in streams}
+    except (TypeError, ValueError):
+        raise ProtocolError("a stream is not of our form") from None
+    return SeenIssues(streams=seen, as_of=_seconds(members, "as_of"))

@@ -704,6 +704,86 @@ def test_the_file_is_rewritten_before_it_grows_without_end(make, issuer, clock, 
     again.stop()
 
 
+class Disk:
+    """What the state is written to: it looks at what is enforced whenever something reaches it."""
+
+    def __init__(self, source, clock):
+        self.source, self.clock, self.takes = source, clock, 0.0
+        self.token, self.enforced = None, []
+        source._state._sync = self
+
+    def __call__(self, _descriptor):
+        self.clock.advance(self.takes)
+        if self.token is not None:
+            self.enforced.append(self.source.snapshot() is not None and hits(self.source, self.token))
+
+
+def kept(make, folder, token):
+    """Tell whether a process that starts now, after this one was killed, enforces *token*."""
+    folder.joinpath("copy").mkdir()
+    for path in folder.glob("revocations-*.list"):  # the lock is still held by the one that was killed
+        folder.joinpath("copy", path.name).write_bytes(path.read_bytes())
+    again = make(state_folder=folder / "copy")
+    again._load_once()
+    found = again.snapshot() is not None and hits(again, token)
+    again.stop()
+    return found
+
+
+def test_the_first_list_and_news_are_on_the_disk_before_they_are_enforced(make, issuer, clock, tmp_path):
+    first, second = issuer.token(), issuer.token()
+    issuer.revoke(first)
+    source = make(state_folder=tmp_path)
+    disk = Disk(source, clock)
+    disk.token = first
+    source._load_once()
+    step(source)
+    assert disk.enforced == [False, False]  # the file and its folder
+    disk.enforced.clear()
+    disk.token = second
+    issuer.revoke(second)
+    ask(source, clock)
+    assert disk.enforced == [False]
+    assert hits(source, second)
+    assert kept(make, tmp_path, second)
+
+
+def test_after_a_restart_news_are_appended_to_the_file_that_was_loaded(make, issuer, clock, tmp_path):
+    source = make(state_folder=tmp_path)
+    step(source)
+    source.stop()
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    disk = Disk(again, clock)
+    before = again._state.path.read_bytes()
+    disk.token = issuer.token()
+    issuer.revoke(disk.token)
+    ask(again, clock)
+    assert disk.enforced == [False]
+    assert again._state.path.read_bytes().startswith(before)
+    assert kept(make, tmp_path, disk.token)
+
+
+def test_a_slow_disk_is_not_waited_for_again_but_written_to(make, issuer, clock, tmp_path, events):
+    source = make(state_folder=tmp_path)
+    disk = Disk(source, clock)
+    step(source)
+    disk.takes = 1.5
+    for enforced_first in (False, True, True):
+        disk.token = issuer.token()
+        issuer.revoke(disk.token)
+        ask(source, clock)
+        assert disk.enforced.pop() is enforced_first
+    assert [event.reason for event in events if event.kind is EventKind.ALARM] == ["state_slow"]
+    assert kept(make, tmp_path, disk.token)
+    disk.takes = 0.0
+    clock.advance(600)
+    disk.token = issuer.token()
+    issuer.revoke(disk.token)
+    ask(source, clock)
+    assert disk.enforced.pop() is False
+
+
 def test_a_folder_that_cannot_be_written_is_an_alarm_and_reading_goes_on(make, issuer, tmp_path, events):
     (tmp_path / "file").write_text("")
     issuer.revoke(token := issuer.token())

@@ -381,3 +381,73 @@ def test_a_url_that_cannot_be_fetched_is_a_fault_of_the_configuration(url, cdn):
     assert urlsplit(url).scheme != "file"
     with pytest.raises(ConfigurationError, match="signed list"):
         SignedListPlace(url=url, issuer=ISSUER, keys_uri=lambda: None, fetcher=cdn)
+
+
+# --- across a restart ---
+
+
+def restarted(make, source, folder):
+    source.stop()
+    again = make(state_folder=folder)
+    again._load_once()
+    return again
+
+
+def test_a_list_that_was_read_before_a_restart_is_not_followed_backwards(make, clock, cdn, events, tmp_path):
+    source = make(state_folder=tmp_path)
+    source._load_once()
+    cdn.put("stolen", seq=7)
+    run(source, clock, 5)
+    events.clear()
+    again = restarted(make, source, tmp_path)
+    cdn.put("another", seq=6)
+    run(again, clock, 100)
+    assert not hits(again, clock, "another")
+    assert hits(again, clock, "stolen")
+    assert set(rejected(events)) == {"rollback"}
+    cdn.put("new", seq=8)
+    run(again, clock, 60)
+    assert hits(again, clock, "new")
+
+
+def test_an_earlier_run_of_the_publisher_is_refused_after_a_restart_too(make, clock, cdn, events, tmp_path):
+    source = make(state_folder=tmp_path)
+    source._load_once()
+    clock.advance(100)
+    earlier = int(clock.now()) - 90
+    cdn.put("stolen", seq=7)
+    run(source, clock, 5)
+    events.clear()
+    again = restarted(make, source, tmp_path)
+    cdn.put("another", seq=70, stream="B" * 22, as_of=earlier)
+    run(again, clock, 100)
+    assert not hits(again, clock, "another")
+    assert set(rejected(events)) == {"rollback"}
+
+
+def test_two_lists_with_one_number_are_seen_across_a_restart(make, clock, cdn, events, tmp_path):
+    source = make(state_folder=tmp_path)
+    source._load_once()
+    cdn.put("stolen", seq=7)
+    run(source, clock, 5)
+    again = restarted(make, source, tmp_path)
+    cdn.put("another", seq=7)
+    run(again, clock, 100)
+    assert "signed_list_forked" in [event.reason for event in events if event.kind is EventKind.ALARM]
+
+
+@pytest.mark.parametrize("spoil", [lambda body: body[:-9], lambda body: body.replace(b"7", b"6", 1), lambda _: b"",
+                                   lambda _: b"\xff" * 100])  # fmt: skip
+def test_a_file_of_numbers_that_is_damaged_is_an_alarm_and_nothing_else(make, clock, cdn, events, tmp_path, spoil):
+    source = make(state_folder=tmp_path)
+    source._load_once()
+    cdn.put("stolen", seq=7)
+    run(source, clock, 5)
+    path = source._state.issues_path
+    path.write_bytes(spoil(path.read_bytes()))
+    events.clear()
+    again = restarted(make, source, tmp_path)
+    assert [event.reason for event in events if event.kind is EventKind.ALARM] == ["state_damaged"]
+    cdn.put("stolen", "more", seq=8)
+    run(again, clock, 100)
+    assert hits(again, clock, "more")
