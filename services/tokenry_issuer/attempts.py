@@ -18,6 +18,7 @@ import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from tokenry.errors import TokenryError
@@ -156,6 +157,7 @@ class _Buckets(OrderedDict[_Key, tuple[float, float]]):
         self.pop(key, None)
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """Return what is counted for *address*: itself, or the /64 network of an IPv6 address."""
     try:

@@ -134,9 +134,12 @@ class SecretChecks:
         """
         text = secret.reveal()
         # 1. what costs nothing
-        if any(self._compare(each, text) for each in stored if not each.slow):
-            return
-        slow = [each for each in stored if each.slow]
+        slow = []
+        for each in stored:
+            if each.slow:
+                slow.append(each)
+            elif self._compare(each, text):
+                return
         if any(self._is_remembered(text, each) for each in slow):
             return
         # 2. what costs time

@@ -22,6 +22,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import argon2
 import bcrypt
@@ -148,6 +149,7 @@ def _bcrypt(text: str) -> StoredHash:
     return StoredHash(kind=HashKind.BCRYPT, text=text, microseconds=60 << cost)
 
 
+@lru_cache(maxsize=8192)
 def _sha256_digest(text: str) -> bytes:
     encoded = text.removeprefix(_SHA256)
     if _SHA256_HEX.fullmatch(encoded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import ProtocolError, Reason
@@ -143,8 +144,21 @@ def sign(header: Mapping[str, Any], payload: bytes, signer: Signer) -> str:
     full = {"alg": str(signer.algorithm), "kid": signer.kid, **header}
     if full["alg"] != signer.algorithm or full["kid"] != signer.kid:
         raise ValueError("alg and kid of a JWS are those of its signer")
-    signing_input = f"{b64url_encode(dump_json(full))}.{b64url_encode(payload)}"
+    if len(full) == _PLAIN_MEMBERS and type(typ := full.get("typ")) is str:
+        head = _plain_header(full["alg"], full["kid"], typ)
+    else:
+        head = b64url_encode(dump_json(full))
+    signing_input = f"{head}.{b64url_encode(payload)}"
     return f"{signing_input}.{b64url_encode(signer.sign(signing_input.encode('ascii')))}"
+
+
+_PLAIN_MEMBERS = 3  # alg, kid, typ
+
+
+@lru_cache(maxsize=64)
+def _plain_header(alg: str, kid: str, typ: str) -> str:
+    """Return the header that all tokens of one key and type have."""
+    return b64url_encode(dump_json({"alg": alg, "kid": kid, "typ": typ}))
 
 
 def twin(token: str) -> str:

@@ -17,7 +17,9 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections import deque
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -25,7 +27,7 @@ import structlog
 from tokenry.serving.keys import current_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from structlog.typing import EventDict, Processor
 
@@ -49,12 +51,12 @@ _SECRETS = re.compile(
 
 
 # One of these is in whatever the expression matches: it joins parts, or a name with its value.
-_JOINERS = ". =:\t\n\r\v\f\x1c\x1d\x1e\x1f"
+_JOINER = re.compile("[. =:\t\n\r\v\f\x1c-\x1f]").search
 
 
 def redact_text(text: str) -> str:
     """Return *text* with what looks like a token, a credential or an Authorization value replaced."""
-    if text.isascii() and not any(character in text for character in _JOINERS):
+    if text.isascii() and _JOINER(text) is None:
         return text  # most texts are names of ours; the expression takes several times as long
     return _SECRETS.sub(REDACTED, text)
 
@@ -129,6 +131,11 @@ class LineWriter:
         if not self._wanted.is_set():
             self._wanted.set()
 
+    @property
+    def closed(self) -> bool:
+        """Tell whether `close` was called."""
+        return self._closed.is_set()
+
     def close(self, *, timeout_seconds: float = 2.0) -> None:
         """Write what is queued, for at most *timeout_seconds*."""
         self._closed.set()
@@ -160,6 +167,82 @@ _current: LineWriter | None = None
 def dropped_lines() -> int:
     """Return how many log lines of this process were dropped since its start."""
     return 0 if _current is None else _current.dropped
+
+
+class _ShortWay:
+    """
+    Writes what the processors would, where none of them would change anything: for lines that come with every request.
+
+    The line is made in one go and then looked at for the beginnings of what `redact_text` replaces; a line that has
+    one, or is not ASCII, goes the long way.
+    """
+
+    def __init__(self, fixed: Mapping[str, str], processors: Sequence[Processor], writer: LineWriter) -> None:
+        self._fixed = dict(fixed)
+        self._processors = processors
+        self._renderer = processors[-1]
+        self._writer = writer
+        # Without white space, so that a space in the line is one of a text.
+        self._encode = json.JSONEncoder(default=_as_text, separators=(",", ":")).encode
+        self._second, self._until_second = -1, ""
+
+    @property
+    def open(self) -> bool:
+        """Tell whether lines still go where they went when logging was configured."""
+        return not self._writer.closed and self._processors[-1] is self._renderer
+
+    def write(self, event: str, members: Mapping[str, object]) -> bool:
+        """Write *event* with *members*, or tell that it has to go the long way."""
+        request_id = current_request_id.get()
+        line: dict[str, object] = {**self._fixed, **members, "event": event}
+        if request_id is not None and "request_id" not in line:
+            line["request_id"] = request_id
+        line["level"] = "info"
+        line["ts"] = self._timestamp()
+        text = self._encode(line)
+        if _is_suspicious(text):
+            return False
+        self._writer.write(text)
+        return True
+
+    def _timestamp(self) -> str:
+        """Return the time in the form of `TimeStamper`."""
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._until_second = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        return f"{self._until_second}{nanoseconds // 1000:06d}Z"
+
+
+def _is_suspicious(line: str) -> bool:
+    """Tell whether a JSON text of ASCII without white space may hold something that `_SECRETS` matches."""
+    if " " not in line and "\\" not in line and "=" not in line and "eyJ" not in line:
+        return "authorization" in line.lower()
+    lower = line.lower()
+    return any(map(lower.__contains__, _SUSPICIOUS))
+
+
+# In the lower case of a JSON text of ASCII: what each alternative of `_SECRETS` begins with, with what has to follow
+# (white space beyond the space is escaped there), and whatever is not ASCII.
+_SUSPICIOUS = (
+    "eyj", "bearer ", "bearer\\", "basic ", "basic\\", "dpop ", "dpop\\", "authorization",
+    "token=", "password=", "secret=", "assertion=", "\\u",
+)  # fmt: skip
+_short_way: _ShortWay | None = None  # as structlog's own configuration, there is one a process
+_plain = structlog.get_logger("tokenry.serving.records")
+
+
+def record(event: str, members: Mapping[str, object]) -> None:
+    """
+    Log *event* at level info, as a logger of structlog's does, at a fraction of its cost.
+
+    Args:
+        event: What happened: a text of ours.
+        members: What belongs to it: texts, numbers, None, and lists of those.
+    """
+    short = _short_way
+    if short is None or not short.open or not short.write(event, members):
+        _plain.info(event, **members)
 
 
 class _LineLogger:
@@ -199,8 +282,11 @@ def configure_logging(settings: ServiceSettings, *, service: str, stream: TextIO
         fixed["instance"] = settings.instance
     shared = _processors(fixed)
     renderer = _renderer(settings.log_format)
+    processors = [*shared, renderer]
+    global _short_way  # noqa: PLW0603 -- as structlog's configuration, which the next call sets
+    _short_way = _ShortWay(fixed, processors, writer) if _is_plain(settings.log_format, level) else None
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _LineLogger(writer.write),
         cache_logger_on_first_use=False,
@@ -218,6 +304,10 @@ def configure_logging(settings: ServiceSettings, *, service: str, stream: TextIO
     root.setLevel(max(level, logging.WARNING) if level >= logging.INFO else logging.INFO)
     logging.getLogger("tokenry").setLevel(level)
     return writer
+
+
+def _is_plain(log_format: str, level: int) -> bool:
+    return log_format != "console" and level <= logging.INFO
 
 
 def _processors(fixed: dict[str, str]) -> list[Processor]:

@@ -42,7 +42,7 @@ from aiohttp import HttpVersion10, hdrs, web
 from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import OAuthError, bearer_challenge, server_error, temporarily_unavailable
-from tokenry.serving.access_log import dropped_lines
+from tokenry.serving.access_log import dropped_lines, record
 from tokenry.serving.addresses import client_address
 from tokenry.serving.keys import (
     CLIENT_ADDRESS,
@@ -399,13 +399,15 @@ class _Front:
         route = _route(request)
         if status < HTTPStatus.BAD_REQUEST and route in self._quiet_routes and not self._verbose:
             return
-        _log.info(
+        record(
             "request",
-            method=_method(request),
-            route=route,
-            status=status,
-            seconds=round(seconds, 6),
-            client_address=request[CLIENT_ADDRESS],
+            {
+                "method": _method(request),
+                "route": route,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "client_address": request[CLIENT_ADDRESS],
+            },
         )
 
 

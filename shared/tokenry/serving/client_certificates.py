@@ -18,7 +18,12 @@ from tokenry.serving.addresses import is_trusted_peer
 from tokenry.serving.keys import SETTINGS
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp import web
+    from multidict import CIMultiDictProxy
+
+    from tokenry.serving.settings import ServiceSettings
 
 _log = structlog.get_logger("tokenry.serving.client_certificates")
 
@@ -30,14 +35,37 @@ def client_certificate(request: web.Request) -> PresentedCertificate | None:
     Raises:
         OAuthError: `invalid_request`: what the proxy handed on is no certificate.
     """
-    settings = request.app[SETTINGS]
-    if not is_trusted_peer(request.remote, settings.trusted_proxies):
-        return _of_connection(request)
+    return presented_certificate(
+        request.app[SETTINGS], peer=request.remote, headers=request.headers, transport=request.transport
+    )
+
+
+def presented_certificate(
+    settings: ServiceSettings,
+    *,
+    peer: str | None,
+    headers: CIMultiDictProxy[str],
+    transport: asyncio.BaseTransport | None,
+) -> PresentedCertificate | None:
+    """
+    Return the certificate of a caller, or None where it presented none.
+
+    Args:
+        settings: Name the proxies that are trusted, and the field that they hand a certificate on in.
+        peer: The address of the connection's other end; None or empty for a unix socket.
+        headers: The header fields.
+        transport: The connection.
+
+    Raises:
+        OAuthError: `invalid_request`: what the proxy handed on is no certificate.
+    """
+    if not is_trusted_peer(peer, settings.trusted_proxies):
+        return _of_connection(transport)
     name = settings.client_certificate_header
     if name is None:
         return None
     try:
-        der = read_certificate_header(request.headers.getall(name, []), HeaderForm(settings.client_certificate_format))
+        der = read_certificate_header(headers.getall(name, []), HeaderForm(settings.client_certificate_format))
     except ProtocolError as error:
         _log.error("the proxy's certificate field cannot be read", problem=str(error), header=name)
         raise invalid_request("the client certificate cannot be read") from None
@@ -46,8 +74,7 @@ def client_certificate(request: web.Request) -> PresentedCertificate | None:
     return PresentedCertificate(der=der, chain_verified=settings.client_certificate_verified)
 
 
-def _of_connection(request: web.Request) -> PresentedCertificate | None:
-    transport = request.transport
+def _of_connection(transport: asyncio.BaseTransport | None) -> PresentedCertificate | None:
     tls = None if transport is None else transport.get_extra_info("ssl_object")
     der = None if tls is None else tls.getpeercert(binary_form=True)
     # The handshake verified its chain: TOKENRY_TLS_CLIENT_CA_FILE is what it was asked for by.

@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
-    from tokenry.serving.quick import QuickAnswers
+    from tokenry.serving.quick import QuickAnswers, QuickForms
 
 LINGER_SECONDS = 2.0  # to take what is left of a refused body, so that the caller gets to read the refusal
 MAX_LINE_BYTES = 16_384  # a token of 8 KiB fits into the request line (`access_token=`) and into a header
 MAX_HEADERS = 100
 _SWITCHING = 101
 _PROGRESS_BYTES = 65_536  # to be taken within `send_seconds` by whoever wants to go on: 1 kB/s
+_QUICK_FORM_BYTES = 16_384  # of a form that is answered at once; a larger one goes the ordinary way
+_SMALL_BYTES = 16_384  # of an answer that fits into what a transport takes without being told to wait (64 KiB)
 
 _log = structlog.get_logger("tokenry.serving.protocol")
 _SILENT = logging.getLogger("tokenry.serving.aiohttp")  # aiohttp's texts may quote what was sent
@@ -156,6 +158,7 @@ class Connection(web.RequestHandler):
         *,
         on_malformed: Callable[[], None],
         quick: QuickAnswers | None = None,
+        forms: QuickForms | None = None,
         limits: Limits | None = None,
         crowd: Crowd | None = None,
     ) -> None:
@@ -166,6 +169,7 @@ class Connection(web.RequestHandler):
             server: The application's server, which hands requests to it.
             on_malformed: Called when the connection is refused or cut for what came, or did not come, on it.
             quick: What is answered at once.
+            forms: What is answered at once of requests that have a body.
             limits: How long is waited for what.
             crowd: Where there must be room.
         """
@@ -186,10 +190,11 @@ class Connection(web.RequestHandler):
         self._on_malformed = on_malformed
         self._head_timer: asyncio.TimerHandle | None = None
         self._quick = quick
+        self._forms = forms
         self._answered = False
         self._ordinary_answers = 0
         self._stays_open = True
-        if quick is not None:
+        if quick is not None or forms is not None:
             self._parser: Any = _AnsweringParser(self._parser, self._answer_at_once, self._look_again)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -226,21 +231,20 @@ class Connection(web.RequestHandler):
         answer overtakes another; and only while its caller reads (`_paused` is set when too much of our answers is
         waiting to be sent).
         """
-        quick, transport = self._quick, self.transport
+        transport = self.transport
         under_way = self._request_count != self._ordinary_answers or not self._stays_open
-        if under_way or quick is None or transport is None:
+        if under_way or transport is None:
             return messages
         for number, (message, payload) in enumerate(messages):
             answer = None
             if (
-                payload is EMPTY_PAYLOAD
-                and message.version == HttpVersion11
+                message.version == HttpVersion11
                 and not message.should_close
                 and not message.upgrade
                 and not self._paused
             ):
                 try:
-                    answer = quick(message.method, message.path, message.headers)
+                    answer = self._quick_answer(message, payload, transport, alone=len(messages) == 1)
                 except Exception as error:  # noqa: BLE001 -- the ordinary way is there for all requests
                     _log.error("quick answer failed", kind=type(error).__name__)
             if answer is None:
@@ -250,6 +254,30 @@ class Connection(web.RequestHandler):
             self._answered = True
             self._next_keepalive_close_time = self._loop.time() + self._limits.idle_seconds
         return ()
+
+    def _quick_answer(
+        self,
+        message: Any,  # noqa: ANN401 -- aiohttp's
+        payload: Any,  # noqa: ANN401 -- aiohttp's
+        transport: asyncio.Transport,
+        *,
+        alone: bool,
+    ) -> bytes | None:
+        """Return what is to be written, or None; a form only if all of it is there and no other request waits."""
+        if payload is EMPTY_PAYLOAD:
+            return None if self._quick is None else self._quick(message.method, message.path, message.headers)
+        forms = self._forms
+        if (
+            forms is None
+            or not alone
+            or not payload.is_eof()
+            or payload.total_bytes > _QUICK_FORM_BYTES
+            or payload.exception() is not None
+            or not forms.takes(message.method, message.path)
+        ):
+            return None
+        # Looked at, not taken: whoever goes the ordinary way reads it there.
+        return forms(message.path, message.headers, b"".join(payload._buffer), transport)  # noqa: SLF001
 
     def _look_again(self) -> None:
         """See to it that the parser is asked for what it has kept, once its requests are done."""
@@ -295,6 +323,8 @@ class Connection(web.RequestHandler):
         if request.content.exception() is not None or (hdrs.UPGRADE in request.headers and resp.status != _SWITCHING):
             # Where the body broke off, or another protocol follows, nobody knows where the next request begins.
             resp.force_close()
+        if self._is_taken_at_once(resp):
+            return await super().finish_response(request, resp, start_time)
         try:
             async with asyncio.timeout(self._limits.send_seconds):
                 finished = await super().finish_response(request, resp, start_time)
@@ -305,6 +335,17 @@ class Connection(web.RequestHandler):
         if transport is not None and (left := transport.get_write_buffer_size()) > 0:
             self._loop.call_later(self._limits.send_seconds, self._see_that_it_reads, transport, left)
         return finished
+
+    def _is_taken_at_once(self, resp: web.StreamResponse) -> bool:
+        """Tell whether nothing of *resp* can wait for the caller: it is small, and nothing is ahead of it."""
+        transport = self.transport
+        return (
+            type(resp) is web.Response
+            and (resp.body is None or (type(resp.body) is bytes and len(resp.body) <= _SMALL_BYTES))
+            and not self._paused
+            and transport is not None
+            and transport.get_write_buffer_size() == 0
+        )
 
     def _see_that_it_reads(self, transport: asyncio.WriteTransport, left: int) -> None:
         """Cut a caller off that has taken next to nothing since there were *left* bytes to send: closing would wait."""

@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -36,7 +37,7 @@ from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
 from tokenry.serving.keys import HEALTH, METRICS, SETTINGS
 from tokenry.serving.protocol import Connection, Crowd, Limits
-from tokenry.serving.quick import QUICK
+from tokenry.serving.quick import QUICK, QUICK_FORMS
 from tokenry.serving.settings import ServiceSettings
 from tokenry.serving.workers import check_processes, parent_of, supervise
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_CONFIGURATION = 2
 BACKLOG = 1024
+# Files that callers must not take from us: connections to stores and sources, the log, files that are looked at again.
+RESERVED_FILES = 128
 CERTIFICATE_CHECK_SECONDS = 60.0
 PARENT_CHECK_SECONDS = 1.0
 
@@ -115,11 +118,12 @@ async def _listen(
     if server is None:  # pragma: no cover -- only before setup
         raise RuntimeError("the application was not set up")
     malformed, quick, settings = app[METRICS].malformed.inc, app.get(QUICK), app.get(SETTINGS)
-    limits = Limits() if settings is None else _limits(settings)
+    forms = app.get(QUICK_FORMS)
+    limits = Limits() if settings is None else _limits(settings, open_files=_open_files())
     crowd = Crowd(limits.connections, on_full=app[METRICS].crowded.inc)
 
     def connect() -> Connection:
-        return Connection(server, on_malformed=malformed, quick=quick, limits=limits, crowd=crowd)
+        return Connection(server, on_malformed=malformed, quick=quick, forms=forms, limits=limits, crowd=crowd)
 
     loop = asyncio.get_running_loop()
     if sock.family == socket.AF_UNIX:
@@ -127,13 +131,27 @@ async def _listen(
     return await loop.create_server(connect, sock=sock, ssl=tls, backlog=BACKLOG)
 
 
-def _limits(settings: ServiceSettings) -> Limits:
+def _limits(settings: ServiceSettings, *, open_files: int) -> Limits:
+    """Return the limits of connections: no more than files can be open, less those that we open ourselves."""
+    connections = min(settings.max_connections, max(1, open_files - RESERVED_FILES))
+    if connections < settings.max_connections:
+        _log.warning("fewer connections than configured", connections=connections, open_files=open_files)
     return Limits(
-        connections=settings.max_connections,
+        connections=connections,
         head_seconds=settings.head_deadline,
         idle_seconds=settings.idle_timeout,
         send_seconds=settings.send_deadline,
     )
+
+
+def _open_files() -> int:
+    """Return how many files this process may have open, after raising that as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _bound(address: ListenAddress, *, reuse_port: bool) -> socket.socket:

@@ -1,5 +1,7 @@
 """Forms are read strictly, and repeat nothing of what was sent."""
 
+from urllib.parse import parse_qsl
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,3 +81,17 @@ def test_any_query_gives_a_form_or_a_refusal(query: str) -> None:
 
 def test_a_form_never_shows_what_it_holds() -> None:
     assert "hunter2" not in repr(parse_form(b"password=hunter2", content_type=FORM))
+
+
+@given(st.text(alphabet="ab=&+%2fC3é41", max_size=40).map(lambda text: text.encode("utf-8", "replace")))
+def test_a_form_is_read_as_the_standard_library_reads_it(body: bytes) -> None:
+    try:
+        expected = parse_qsl(body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict")
+    except ValueError:  # a `UnicodeDecodeError`, of either
+        with pytest.raises(OAuthError):
+            parse_form(body, content_type=FORM)
+        return
+    form = parse_form(body, content_type=FORM)
+    assert form.names() == {name for name, _ in expected}
+    for name in form.names():
+        assert form.every(name) == tuple(value for key, value in expected if key == name and value)

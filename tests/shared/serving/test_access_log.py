@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import re
 import threading
 
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.access_tokens import token
-from tokenry.serving.access_log import _SECRETS, REDACTED, LineWriter, configure_logging, redact_text, redact_value
+from tokenry.serving.access_log import (
+    _SECRETS,
+    REDACTED,
+    LineWriter,
+    _is_suspicious,
+    configure_logging,
+    record,
+    redact_text,
+    redact_value,
+)
 from tokenry.serving.keys import current_request_id
 from tokenry.serving.settings import ServiceSettings
 
@@ -160,3 +170,60 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_what_is_passed_over_quickly_is_what_the_expression_leaves_alone(text):
     assert redact_text(text) == _SECRETS.sub(REDACTED, text)
+
+
+# --- the short way of lines that come with every request ---------------------------------------------------
+
+SUSPECTS = [
+    TOKEN,
+    f"scope {TOKEN}",
+    "Bearer abc",
+    "bearer\tabc",
+    "BASIC eA==",
+    "dpop\u00a0x",
+    "Authorization: x",
+    "authorization=x",
+    "token=abc",
+    "client_secret=abc",
+    "a&Password=abc",
+    "client_assertion=abc",
+    "\udc80",
+    "josé",
+]
+
+
+@pytest.mark.parametrize("text", [*SUSPECTS, "plain", "a b", "x=y", "https://issuer.example.org", None, 7, ["a", "b"]])
+def test_the_short_way_writes_what_the_long_way_writes(lines, text):
+    members = {"client_id": "orders", "what": text, "several": [text], "nothing": None, "number": 3.5}
+    reset = current_request_id.set("r-1")
+    record("token_issued", members)
+    structlog.get_logger("x").info("token_issued", **members)
+    current_request_id.reset(reset)
+    short, long = lines()
+    assert {**short, "ts": ""} == {**long, "ts": ""}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", short["ts"])
+
+
+@given(st.text() | st.from_regex(_SECRETS) | st.from_regex(_SECRETS).map(str.upper))
+def test_whatever_would_be_redacted_goes_the_long_way(text):
+    line = json.dumps({"x": text}, separators=(",", ":"))
+    assert redact_text(text) == text or _is_suspicious(line)
+
+
+def test_the_short_way_obeys_the_level_and_whoever_captures_logs():
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    writer = configure_logging(ServiceSettings(environment="test", log_level="warning"), service="svc", stream=stream)
+    record("token_issued", {})
+    writer.close()
+    assert stream.getvalue() == ""
+    writer = configure_logging(ServiceSettings(environment="test"), service="svc", stream=stream)
+    with structlog.testing.capture_logs() as logs:
+        record("token_issued", {"realm": "/x"})
+    record("token_issued", {"realm": "/y"})
+    writer.close()
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+    assert [(each["event"], each["realm"]) for each in logs] == [("token_issued", "/x")]
+    assert json.loads(stream.getvalue())["realm"] == "/y"

@@ -1,0 +1,201 @@
+"""
+Token requests answered at once (see `tokenry.serving.quick`): those of a client whose secret needs no slow check.
+
+Invariants:
+    * Nothing is decided here. The request goes through `TokenIssuance.issue`, the one way there is, with every one of
+      its steps; only aiohttp's machinery around it is left out.
+    * Where that would wait (a slow hash, a delay), nothing has been counted yet: it is broken off there, and the
+      request goes the ordinary way from its beginning. Requests that could have done something before they wait (an
+      assertion is used up, a token is exchanged, a key management service signs) are not begun here.
+    * An answer is the one that the ordinary way gives, the refusals among them.
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs
+
+from tokenry.errors import TokenryError
+from tokenry.oauth.errors import OAuthError
+from tokenry.oauth.form import FORM, parse_form, parse_query
+from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS
+from tokenry.serving.access_log import record
+from tokenry.serving.addresses import client_address
+from tokenry.serving.application import render_refusal, request_id_of, request_ids
+from tokenry.serving.client_certificates import presented_certificate
+from tokenry.serving.keys import current_request_id
+from tokenry_issuer.issuance import RawRequest
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Collection
+
+    from multidict import CIMultiDictProxy
+
+    from tokenry.clock import Clock
+    from tokenry.oauth.token_endpoint import TokenResponse
+    from tokenry.serving.health import Health
+    from tokenry.serving.metrics import LoopSeries, Metrics
+    from tokenry_issuer.issuance import TokenIssuance
+    from tokenry_issuer.settings import Settings
+
+_HEAD = b"HTTP/1.1 200 OK\r\nX-Request-Id: "
+_GRANTED = (
+    "\r\nCache-Control: no-store\r\nPragma: no-cache\r\nContent-Type: application/json"
+    "\r\nX-Content-Type-Options: nosniff\r\nDate: "
+)
+_SECURITY = "\r\nX-Content-Type-Options: nosniff\r\nDate: "
+_NO_QUERY = parse_query("")
+
+
+class QuickTokens:
+    """The quick answers of the token endpoint."""
+
+    def __init__(
+        self,
+        issuance: TokenIssuance,
+        *,
+        paths: Collection[str],
+        settings: Settings,
+        clock: Clock,
+        metrics: Metrics,
+        health: Health,
+        waits: Callable[[], bool],
+    ) -> None:
+        """
+        Answer by *issuance*.
+
+        Args:
+            issuance: Decides.
+            paths: Where the token endpoint is.
+            settings: Name the proxies that are trusted.
+            clock: Where the time comes from.
+            metrics: Where requests are counted.
+            health: Tells whether the service is draining: then connections are to be closed, the ordinary way.
+            waits: Tells whether a signature has to be waited for.
+        """
+        self._waits = waits
+        self._issuance = issuance
+        self._paths = frozenset(paths)
+        self._settings = settings
+        self._clock = clock
+        self._requests = metrics.requests
+        self._timers: dict[tuple[str, int], LoopSeries] = {}
+        self._health = health
+        self._new_request_id = request_ids()
+        self._shared: tuple[int, str, bytes] = (-1, "", b"")
+
+    def takes(self, method: str, path: str) -> bool:
+        """Tell whether it is a token request without a query."""
+        return method == hdrs.METH_POST and path in self._paths and not self._health.draining and not self._waits()
+
+    def __call__(
+        self, path: str, headers: CIMultiDictProxy[str], body: bytes, transport: asyncio.Transport
+    ) -> bytes | None:
+        """Return the answer to a token request that need not wait, or None; see `QuickForms`."""
+        began = self._clock.monotonic()
+        if headers.get(hdrs.CONTENT_TYPE) != FORM or hdrs.CONTENT_ENCODING in headers or hdrs.EXPECT in headers:
+            return None
+        raw = self._read(headers, body, transport)
+        if raw is None:
+            return None
+        request_id = request_id_of(headers, self._new_request_id)
+        reset = current_request_id.set(request_id)
+        try:
+            found = _at_once(self._issuance, raw)
+            if found is None:
+                return None
+            if isinstance(found, OAuthError):
+                status, answer = found.status, self._refusal(found, request_id)
+            else:
+                status, answer = 200, self._granted(found, request_id)
+            self._observe(path, status, self._clock.monotonic() - began, raw.address)
+            return answer
+        finally:
+            current_request_id.reset(reset)
+
+    def _read(self, headers: CIMultiDictProxy[str], body: bytes, transport: asyncio.Transport) -> RawRequest | None:
+        """Return the request, or None for one that cannot be read, or is of another kind."""
+        peer = _peer(transport)
+        proxies = self._settings.trusted_proxies
+        try:
+            form = parse_form(body, content_type=FORM)
+            if form.one("grant_type") != CLIENT_CREDENTIALS or "client_assertion" in form:
+                return None
+            return RawRequest(
+                form=form,
+                query=_NO_QUERY,
+                authorization=headers.getall(hdrs.AUTHORIZATION, []),
+                host=headers.get(hdrs.HOST),
+                address=client_address(
+                    peer,
+                    forwarded_for=headers.getall("X-Forwarded-For", []) if proxies else (),
+                    trusted_proxies=proxies,
+                ),
+                certificate=presented_certificate(self._settings, peer=peer, headers=headers, transport=transport),
+            )
+        except TokenryError:
+            return None  # the ordinary way says, counts and records what is wrong
+
+    def _observe(self, path: str, status: int, seconds: float, address: str) -> None:
+        timer = self._timers.get((path, status))
+        if timer is None:
+            timer = self._timers[path, status] = self._requests.labels(hdrs.METH_POST, path, str(status))
+        timer.observe(seconds)
+        record("request", {
+            "method": hdrs.METH_POST,
+            "route": path,
+            "status": status,
+            "seconds": round(seconds, 6),
+            "client_address": address,
+        })  # fmt: skip
+
+    def _granted(self, response: TokenResponse, request_id: str) -> bytes:
+        body = response.to_json()
+        _, _, shared = self._of_this_second()
+        return b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (_HEAD, request_id.encode("ascii"), shared, len(body), body)
+
+    def _refusal(self, refusal: OAuthError, request_id: str) -> bytes:
+        rendered = render_refusal(refusal, as_problem=False, request_id=request_id)
+        body = rendered.body
+        assert isinstance(body, bytes)  # noqa: S101 -- `render_refusal` gives nothing else
+        _, date, _ = self._of_this_second()
+        fields = "".join(f"\r\n{name}: {value}" for name, value in rendered.headers.items())
+        head = (
+            f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nX-Request-Id: {request_id}"
+            f"{fields}{_SECURITY}{date}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode("utf-8") + body
+
+    def _of_this_second(self) -> tuple[int, str, bytes]:
+        """Return the second, its date, and the fields that all granted answers within it have in common."""
+        second = int(self._clock.now())
+        if self._shared[0] != second:
+            date = formatdate(second, usegmt=True)
+            self._shared = (second, date, (_GRANTED + date).encode("ascii"))
+        return self._shared
+
+
+def _at_once(issuance: TokenIssuance, raw: RawRequest) -> TokenResponse | OAuthError | None:
+    """Return what becomes of *raw*, or None where that has to be waited for."""
+    issuing = issuance.issue(raw)
+    try:
+        issuing.send(None)
+    except StopIteration as done:
+        response: TokenResponse = done.value
+        return response
+    except OAuthError as refusal:
+        return refusal
+    issuing.close()
+    return None
+
+
+def _peer(transport: asyncio.Transport) -> str | None:
+    """Return the address of the other end as aiohttp's `Request.remote` does."""
+    name = transport.get_extra_info("peername")
+    if isinstance(name, list | tuple):
+        return str(name[0])
+    return None if name is None else str(name)
