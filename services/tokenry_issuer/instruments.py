@@ -78,6 +78,11 @@ class Instruments:
             "tokenry_assertions_for_the_token_endpoint",
             "Client assertions accepted with the token endpoint as their audience.",
         )
+        self._published_checks = metrics.counter(
+            "tokenry_published_key_checks",
+            "Looks at the own JWK Set through its public URL: ok, missing (a key of ours), unreachable, unreadable.",
+            labels=("result",),
+        )
         self._list_events = metrics.counter(
             "tokenry_revocation_list_events",
             "What happened to the reader of revocations.",
@@ -111,6 +116,10 @@ class Instruments:
     def refreshed(self, what: str, result: str) -> None:
         """Count a refresh."""
         self._refreshes.labels(what, result).inc()
+
+    def published_check(self, result: str) -> None:
+        """Count a look at the own JWK Set from outside."""
+        self._published_checks.labels(result).inc()
 
     def list_event(self, kind: str, reason: str) -> None:
         """Count an event of the revocations' reader."""
@@ -162,6 +171,16 @@ class Instruments:
                     each is state for each, _ in keyring.states(lifetime=lifetime).values()
                 ),
             )
+        gauge(
+            "tokenry_signing_keys_missing",
+            "Signing keys that are missing in the JWK Set as the world sees it, and therefore do not sign.",
+            function=lambda: len(keyring.absent),
+        )
+        gauge(
+            "tokenry_signing_keys_in_trouble",
+            "Signing keys with which the key management service did not sign the last time.",
+            function=lambda: len(keyring.remote.troubles),
+        )
         gauge(
             "tokenry_signing_key_faults",
             "What is wrong with the schedule of the signing keys.",

@@ -4,20 +4,28 @@ revocations.
 
 A kid that a revocation list named once is never used or published again by this process, whatever the store
 holds and whatever a later list says.
+
+A key that a key management service holds is published like any other and signs once it has proven itself there; until
+then, or while it is missing in the JWK Set as the world sees it (`published.py`), it does not sign.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from tokenry.jose.jwk import BadSignature
 from tokenry.jose.jwks import KeySet
+from tokenry.jose.probe import check_key
 from tokenry.revocation.entries import Kind
 from tokenry.revocation.judged import JudgedToken
 from tokenry_issuer.mirror import Mirror
+from tokenry_issuer.remote_signing import RemoteSigning
+from tokenry_registry.key_management import KeyManagementUnavailable
 from tokenry_registry.key_schedule import KeySchedule
 from tokenry_registry.ports import StoreUnavailable
 from tokenry_registry.realms import Refusal, RefusedObject
@@ -30,6 +38,7 @@ from tokenry_registry.signing_keys import (
     published_key,
     read_key_name,
     read_stored_key,
+    remote_key,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
     from tokenry.jose.jwk import PublicKey
     from tokenry.jose.sealing import EnvelopeKey
     from tokenry.revocation.lists import RevocationList
+    from tokenry_registry.key_management import KeyManagement
     from tokenry_registry.key_schedule import KeyState, KeyTimes
     from tokenry_registry.ports import ObjectStore
 
@@ -72,6 +82,7 @@ class Keyring:
         clock: Clock,
         announce: int,
         on_refused: Callable[[Refusal], None],
+        management: KeyManagement | None = None,
     ) -> None:
         """
         Hold no key yet.
@@ -83,7 +94,16 @@ class Keyring:
             clock: Decides which key is in which state.
             announce: Seconds for which a key is published before it signs.
             on_refused: Called once for each refused version of a key.
+            management: Holds the keys that are not sealed; None: such keys are refused.
+
+        Attributes:
+            remote: Waits for *management*.
         """
+        self.remote = RemoteSigning()
+        self._management = management
+        self._unproven: frozenset[str] = frozenset()
+        self._broken: frozenset[str] = frozenset()
+        self._absent: frozenset[str] = frozenset()
         self._issuer = issuer
         self._envelope = envelope
         self._clock = clock
@@ -115,20 +135,88 @@ class Keyring:
             RefusedObject: No key that is in force would be left.
             TimeoutError: It takes too long.
         """
-        if await self._mirror.refresh():
-            keys = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, SigningKey)}
-            self._keys = keys
-            self._others = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, PublishedKey)}
-            self._schedule = KeySchedule(tuple(key.times for key in keys.values()), self._announce)
-            self._published = self._published_lists = None
-            _log.info("keys loaded", kids=sorted(keys))
+        try:
+            if await self._mirror.refresh():
+                self._take()
+        finally:
+            await self._prove()
         if not self._keys:
             raise StoreUnavailable("no_key")
+
+    def _take(self) -> None:
+        before = self._keys
+        keys = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, SigningKey)}
+        # A kid is a thumbprint: with other times it is the same key still, and has proven itself.
+        known = {kid for kid, key in keys.items() if kid in before and before[kid].remote == key.remote}
+        self._keys = keys
+        self._others = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, PublishedKey)}
+        self._schedule = KeySchedule(tuple(key.times for key in keys.values()), self._announce)
+        self._published = self._published_lists = None
+        self._absent &= keys.keys()
+        self._broken = frozenset(kid for kid in self._broken & known if keys[kid] is before[kid])
+        self._unproven = frozenset(kid for kid, key in keys.items() if key.remote and kid not in known - self._unproven)
+        _log.info("keys loaded", kids=sorted(keys))
+
+    async def _prove(self) -> None:
+        """Have the keys of the key management service sign a probe: the new ones, and those that did not last time."""
+        now, doubtful = self._clock.now(), (self._unproven | self.remote.troubles.keys()) - self._broken
+        kids = (key.kid for key in self._usable().keys if key.kid in doubtful and now < key.retire_at)
+        await asyncio.gather(*(self._prove_one(self._keys[kid]) for kid in kids))
+
+    async def _prove_one(self, key: SigningKey) -> None:
+        kid = key.times.kid
+        try:
+            await self.remote.run(kid, lambda: check_key(key.private, key.public))
+        except KeyManagementUnavailable as error:
+            _log.warning("a key cannot prove itself", kid=kid, code=error.code)
+        except BadSignature:
+            # Not the weather: its id there leads to another key. A new version of the object is tried again.
+            self._broken |= {kid}
+            self._unproven |= {kid}
+            self._report(f"{KEYS_PREFIX}{kid}.json", RefusedObject(Refusal.MALFORMED, "kms_key_id is another key's"))
+        else:
+            self._unproven -= {kid}
 
     @property
     def loaded(self) -> bool:
         """Tell whether there is any key."""
         return bool(self._keys)
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether there is any key, and all that wait for a key management service have signed a probe."""
+        return bool(self._keys) and not (self._unproven | self.remote.troubles.keys()) - self._broken
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """The kids that are missing in the JWK Set as the world sees it, and do not sign."""
+        return self._absent
+
+    def found_published(self, kids: Collection[str], *, expected: Collection[str]) -> frozenset[str]:
+        """
+        Take note that the JWK Set as the world sees it holds *kids*; those *expected* that it lacks sign no more.
+
+        Args:
+            kids: What it holds.
+            expected: What this process published when that was asked for.
+
+        Returns:
+            The kids that are missing.
+        """
+        missing = frozenset(expected) - frozenset(kids)
+        if missing - self._absent:
+            _log.error("keys are missing in the published JWK Set and do not sign", kids=sorted(missing))
+        self._absent = missing
+        return missing
+
+    def published_kids(self) -> tuple[str, ...]:
+        """Return the kids of the JWK Set, the oldest first."""
+        return tuple(key.kid for key in self._usable().published(self._clock.now()))
+
+    @property
+    def has_remote(self) -> bool:
+        """Tell whether a signature may have to be waited for: a key is held by a key management service."""
+        return any(key.remote for key in self._keys.values())
 
     def obey(self, revocations: RevocationList) -> None:
         """Stop using the keys that *revocations* names; cheap when nothing changed since the last call."""
@@ -144,13 +232,17 @@ class Keyring:
 
     def signer(self, *, lifetime: int) -> SigningKey | None:
         """Return the key that signs a token that lives *lifetime* seconds, or None."""
-        times = self._usable().signing(self._clock.now(), lifetime=lifetime)
+        usable = self._usable()
+        if self._unproven or self._absent:
+            usable = usable.without(self._unproven | self._absent)
+        times = usable.signing(self._clock.now(), lifetime=lifetime)
         return None if times is None else self._keys[times.kid]
 
     def signers(self, *, lifetime: int) -> tuple[SigningKey, ...]:
         """Return the keys that are published, the one that signs first: for the issuer's own requests."""
         first = self.signer(lifetime=lifetime)
-        published = (self._keys[key.kid] for key in self._usable().published(self._clock.now()))
+        silent = self._unproven | self._absent
+        published = (self._keys[kid] for kid in self.published_kids() if kid not in silent)
         return (*([] if first is None else [first]), *(key for key in published if key is not first))
 
     def jwk_set(self) -> JwkSet | None:
@@ -207,6 +299,10 @@ class Keyring:
         stored = read_stored_key(body, kid=kid)
         if stored.use is not KeyUse.TOKEN:
             return published_key(stored)  # sealed for another role: its envelope key is not here
+        if stored.sealed is None:
+            if self._management is None:
+                raise RefusedObject(Refusal.MALFORMED, "a key is in a key management service, and there is none here")
+            return remote_key(stored, management=self._management)
         return open_key(stored, envelope=self._envelope)
 
     def _report(self, path: str, refused: RefusedObject) -> None:

@@ -16,7 +16,9 @@ from tokenry.client.access_token import AccessToken
 from tokenry.errors import TokenFetchError
 from tokenry.jose import jws
 from tokenry.jose.encoding import dump_json
+from tokenry.jose.jwk import BadSignature
 from tokenry_issuer import minting
+from tokenry_registry.key_management import KeyManagementUnavailable
 
 if TYPE_CHECKING:
     from tokenry.clock import Clock
@@ -89,5 +91,8 @@ class ListBearer:
             "jti": minting.new_jti(secrets.token_bytes(minting.JTI_BYTES)),
             "scope": self._scope,
         }
-        value = jws.sign({"typ": "at+jwt"}, dump_json(claims), key.private)
+        try:
+            value = jws.sign({"typ": "at+jwt"}, dump_json(claims), key.private)
+        except (KeyManagementUnavailable, BadSignature) as error:
+            raise TokenFetchError(f"the issuer cannot sign: {error}") from None
         return AccessToken(value=value, expires_at=claims["exp"]), key.times.kid

@@ -126,7 +126,10 @@ class CounterPush:
         if signer is None:
             return False
         try:
-            response = await asyncio.to_thread(self._fetcher.fetch, self._request(signer, final=final))
+            now = self._clock.now()
+            # In a thread: a key management service may be what signs.
+            token = await asyncio.to_thread(self._token, signer, now)
+            response = await asyncio.to_thread(self._fetcher.fetch, self._request(token, now, final=final))
             taken, why = response.status in _CREATED, f"status {response.status}"
         except TokenryError as error:
             taken, why = False, str(error)
@@ -135,8 +138,7 @@ class CounterPush:
         self._failed = not taken
         return taken
 
-    def _request(self, signer: Signer, *, final: bool) -> Request:
-        now = self._clock.now()
+    def _request(self, token: str, now: float, *, final: bool) -> Request:
         body = {
             **self._names,
             "started_at": self._started_at,
@@ -148,7 +150,7 @@ class CounterPush:
         return Request(
             method="POST",
             url=self._url,
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token(signer, now)}"},
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
             body=dump_json(body),
             deadline_seconds=_DEADLINE_SECONDS,
         )

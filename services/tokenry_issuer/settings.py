@@ -19,7 +19,13 @@ LONGEST_LIFETIME = 24 * 3600.0  # seconds: longer tokens are what refresh tokens
 class Settings(ServiceSettings):
     """Settings of the issuer."""
 
-    own_prefixes: ClassVar[tuple[str, ...]] = ("TOKENRY_CREDENTIALS_", "TOKENRY_JWKS_", "TOKENRY_S3_", "TOKENRY_TRUST_")
+    own_prefixes: ClassVar[tuple[str, ...]] = (
+        "TOKENRY_CREDENTIALS_",
+        "TOKENRY_JWKS_",
+        "TOKENRY_KMS_",
+        "TOKENRY_S3_",
+        "TOKENRY_TRUST_",
+    )
 
     issuer: Annotated[HttpUrl, Env("TOKENRY_ISSUER")] = Field(
         description="The issuer identifier: the https URL in every token and in the metadata, byte for byte."
@@ -115,6 +121,17 @@ class Settings(ServiceSettings):
         None, description="Another S3 server than that of AWS. Default: what boto3 finds."
     )
     s3_region: str | None = Field(None, description="Region of the bucket. Default: what boto3 finds.")
+
+    published_check_interval: Duration = Field(
+        60.0,
+        le=60,
+        description="Seconds between two looks at the issuer's own JWK Set through its public URL: a key that is "
+        "missing there does not sign. Larger: tokens that nobody can verify are issued for longer. 0: never looked.",
+    )
+    kms_endpoint_url: HttpUrl | None = Field(
+        None, description="Another key management service than that of AWS. Default: what boto3 finds."
+    )
+    kms_region: str | None = Field(None, description="Region of the keys that KMS holds. Default: what boto3 finds.")
 
     @property
     def announce(self) -> int:

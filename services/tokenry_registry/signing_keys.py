@@ -5,12 +5,16 @@ Signing keys as they are stored: `keys/<kid>.json`.
     "retire_at": 3,
      "sealed": {"method": "local", "data_key": "…", "nonce": "…", "ciphertext": "…"}}
 
+With `"kms_key_id": "…"` in the place of `sealed` the private half is in a key management service and never leaves it.
+
 A key comes into force only if its private half opens, belongs to its public half, bears the thumbprint that
-it is named after (RFC 7638), and has signed and verified a probe.
+it is named after (RFC 7638), and has signed and verified a probe; one of a key management service proves itself
+once that service answers.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,7 @@ from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import parse_json_object
 from tokenry.jose.jwk import BadSignature, PrivateKey, PublicKey, thumbprint
 from tokenry.jose.probe import check_key
+from tokenry.jose.remote import RemoteKey
 from tokenry.jose.sealing import Sealed, UnsealingFailed
 from tokenry_registry.fields import Fields
 from tokenry_registry.key_schedule import KeyTimes
@@ -27,7 +32,9 @@ from tokenry_registry.realms import Refusal, RefusedObject
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-from tokenry.jose.sealing import EnvelopeKey
+    from tokenry.jose.jwk import Signer
+    from tokenry.jose.sealing import EnvelopeKey
+    from tokenry_registry.key_management import KeyManagement
 
 KEYS_PREFIX = "keys/"
 FORMAT_VERSION = 1
@@ -50,11 +57,13 @@ class SigningKey:
         times: When it does what.
         private: Signs.
         public: What is published.
+        remote: Whether signing waits for a key management service.
     """
 
     times: KeyTimes
-    private: PrivateKey
+    private: Signer
     public: PublicKey
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +92,38 @@ class StoredKey:
         use: What it may sign.
         times: When it does what.
         public_jwk: The public half as stored.
-        sealed: The private half.
+        sealed: The private half; None where a key management service holds it.
+        kms_key_id: Its id there; None where it is sealed.
     """
 
     kid: str
     use: KeyUse
     times: KeyTimes
     public_jwk: Mapping[str, Any]
-    sealed: Sealed
+    sealed: Sealed | None = None
+    kms_key_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a key whose private half is in two places, or in none."""
+        if (self.sealed is None) == (self.kms_key_id is None):
+            raise ValueError("a key has either sealed or kms_key_id")
+
+    def to_json(self) -> bytes:
+        """Return the object as `read_stored_key` reads it."""
+        members: dict[str, Any] = {
+            "version": FORMAT_VERSION,
+            "kid": self.kid,
+            "use": str(self.use),
+            "public_jwk": dict(self.public_jwk),
+            "publish_at": self.times.publish_at,
+            "activate_at": self.times.activate_at,
+            "retire_at": self.times.retire_at,
+        }
+        if self.sealed is not None:
+            members["sealed"] = self.sealed.to_dict()
+        else:
+            members["kms_key_id"] = self.kms_key_id
+        return json.dumps(members, indent=2).encode("utf-8") + b"\n"
 
 
 def read_key_name(key: str) -> str:
@@ -118,12 +151,14 @@ def read_stored_key(body: bytes, *, kid: str) -> StoredKey:
         fields.integer("version", at_least=FORMAT_VERSION, at_most=FORMAT_VERSION)
         use = KeyUse(fields.choice("use", among=set(KeyUse), default=""))
         named = fields.text("kid")
+        sealed = fields.optional_object("sealed")
         stored = StoredKey(
             kid=named,
             use=use,
             times=_times(fields, kid=named),
             public_jwk=_object(fields, "public_jwk"),
-            sealed=Sealed.from_dict(_object(fields, "sealed")),
+            sealed=None if sealed is None else Sealed.from_dict(sealed),
+            kms_key_id=fields.optional_text("kms_key_id"),
         )
         fields.finish()
     except (ProtocolError, UnsealingFailed, ValueError) as error:
@@ -157,6 +192,8 @@ def open_key(stored: StoredKey, *, envelope: EnvelopeKey) -> SigningKey:
     Raises:
         RefusedObject: It does not open, its halves do not belong together, or it does not sign.
     """
+    if stored.sealed is None:
+        raise RefusedObject(Refusal.MALFORMED, "the private half of a key is in a key management service")
     try:
         plain = envelope.open(stored.sealed, kid=stored.kid, use=stored.use)
         private = PrivateKey.from_pkcs8_der(plain)
@@ -168,6 +205,21 @@ def open_key(stored: StoredKey, *, envelope: EnvelopeKey) -> SigningKey:
     except (ProtocolError, BadSignature, ValueError):
         raise RefusedObject(Refusal.MALFORMED, "the halves of a key do not belong together") from None
     return SigningKey(times=stored.times, private=private, public=public)
+
+
+def remote_key(stored: StoredKey, *, management: KeyManagement) -> SigningKey:
+    """
+    Return the key, signing through *management*, which is not asked yet: it still has to prove itself.
+
+    Raises:
+        RefusedObject: It is held elsewhere, or its public half is not the one that it is named after.
+    """
+    key_id = stored.kms_key_id
+    if key_id is None:
+        raise RefusedObject(Refusal.MALFORMED, "the private half of a key is in no key management service")
+    public = published_key(stored).public
+    private = RemoteKey(public, lambda message: management.sign(key_id, message))
+    return SigningKey(times=stored.times, private=private, public=public, remote=True)
 
 
 def _check_halves(stored: StoredKey, private: PrivateKey) -> None:
