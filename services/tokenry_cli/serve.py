@@ -17,6 +17,7 @@ class Role(StrEnum):
     ISSUER = "issuer"
     TOKENINFO = "tokeninfo"
     REVOCATION = "revocation"
+    AGENT = "agent"
 
 
 def serve(
@@ -25,5 +26,6 @@ def serve(
 ) -> None:
     """Run one service; its own options follow, such as --check-settings."""
     # Imported here: each service brings drivers that the others, and this command line, do not need.
-    service = importlib.import_module(f"tokenry_{role}.__main__")
+    module = "tokenry_cli.agent" if role is Role.AGENT else f"tokenry_{role}.__main__"
+    service = importlib.import_module(module)
     sys.exit(service.main(context.args, os.environ))

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.rules import rules_page
 from tokenry.serving.keys import METRICS
 from tokenry.serving.settings import ServiceSettings, describe
+from tokenry_cli.agent import AgentSettings
 from tokenry_cli.dev import Addresses, services
 from tokenry_cli.dev_folder import DevFolder
 from tokenry_cli.dev_registry import prepare
@@ -38,6 +39,7 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "issuer": IssuerSettings,
     "tokeninfo": TokeninfoSettings,
     "revocation": RevocationSettings,
+    "agent": AgentSettings,
 }
 # Metrics of the process and of the interpreter, which prometheus-client documents itself.
 _METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
@@ -60,7 +62,14 @@ def settings_page() -> str:
         *_settings_table(ServiceSettings, skip=frozenset()),
     ]
     for role, settings in SETTINGS.items():
-        lines += ["", f"## `tokenry serve {role}`", "", *_settings_table(settings, skip=common)]
+        lines += ["", f"## `tokenry serve {role}`", ""]
+        above = next((name for name, each in SETTINGS.items() if each is settings.__base__), None)
+        if above is None:
+            lines += _settings_table(settings, skip=common)
+            continue
+        known = set(describe(SETTINGS[above]))
+        same = {setting.name for setting in describe(settings) if setting in known}
+        lines += [f"Those of `tokenry serve {above}`, and:", "", *_settings_table(settings, skip=same)]
     return "\n".join(lines) + "\n"
 
 

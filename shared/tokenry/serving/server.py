@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_CONFIGURATION = 2
 BACKLOG = 1024
+UNIX_SOCKET_MODE = 0o660  # its owner and its group, whatever the umask is
 # Files that callers must not take from us: connections to stores and sources, the log, files that are looked at again.
 RESERVED_FILES = 128
 CERTIFICATE_CHECK_SECONDS = 60.0
@@ -186,6 +187,7 @@ def _unix_socket(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
+        Path(path).chmod(UNIX_SOCKET_MODE)  # before it listens; until then nobody can connect
     except OSError:
         sock.close()
         raise

@@ -420,7 +420,7 @@ def test_the_default_source_is_the_first_that_is_configured(tmp_path, issuer):
         {},
         {"OAUTH2_ACCESS_TOKENS": "a=1,b=2"},
         {"OAUTH2_ACCESS_TOKENS": "nonsense"},
-        {"TOKENRY_ENDPOINT_SOCKET": "/run/x"},
+        {"TOKENRY_ENDPOINT_SOCKET": "run/x"},
     ],
 )
 def test_a_default_source_that_is_not_configured_is_refused(environ):
