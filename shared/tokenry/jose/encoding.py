@@ -10,9 +10,12 @@ from __future__ import annotations
 import binascii
 import json
 import math
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenry.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_DEPTH = 32
 """
@@ -53,6 +56,27 @@ def b64url_decode(text: str | bytes) -> bytes:
     if data.translate(None, _ALPHABET) or (remainder and data[-1] not in _LAST[remainder]):
         raise ProtocolError("not canonical base64url without padding")
     return binascii.a2b_base64(data.translate(_TO_STANDARD) + _PADDING[remainder])
+
+
+def b64url_decode_many(texts: Sequence[str], *, size: int) -> list[bytes]:
+    """
+    Return the same as `b64url_decode` of each of *texts*, in a fraction of the time; each stands for *size* bytes.
+
+    Raises:
+        ProtocolError: One of them is not the canonical form of so many bytes.
+    """
+    if not texts:
+        return []
+    length = (size * 4 + 2) // 3
+    last, filler = _LAST[length & 3], "A" * (-length % 4)  # zero bits, up to a whole number of quanta
+    if any(len(text) != length for text in texts):
+        raise ProtocolError("not canonical base64url without padding")
+    data = _ascii(filler.join(texts) + filler)
+    width = length + len(filler)
+    if data.translate(None, _ALPHABET) or data[length - 1 :: width].translate(None, last):
+        raise ProtocolError("not canonical base64url without padding")
+    decoded, step = binascii.a2b_base64(data.translate(_TO_STANDARD)), width // 4 * 3
+    return [decoded[start : start + size] for start in range(0, len(decoded), step)]
 
 
 def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:

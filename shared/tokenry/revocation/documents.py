@@ -97,11 +97,11 @@ class ListDocument:
             raise ProtocolError("a kind is announced twice")
         if self.block and not (kinds & {Kind.JTI, Kind.TOKEN} and self.salts):
             raise ProtocolError("a block of fingerprints needs a salt, and tokens or ids among the kinds")
-        for entry in self.entries:
-            if entry.kind not in kinds:
+        for kind in {id(entry.kind): entry.kind for entry in self.entries}.values():
+            if kind not in kinds:
                 raise ProtocolError("an entry is of a kind that the list does not announce")
-            if entry.salt is not None and entry.salt not in self.salts:
-                raise ProtocolError("an entry names a salt that the list does not carry")
+        if not {entry.salt for entry in self.entries} <= {None, *self.salts}:
+            raise ProtocolError("an entry names a salt that the list does not carry")
 
     def onto(
         self,

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenry.errors import ProtocolError
-from tokenry.jose.encoding import MAX_DEPTH, b64url_decode, b64url_encode, dump_json, parse_json_object
+from tokenry.jose.encoding import (
+    MAX_DEPTH,
+    b64url_decode,
+    b64url_decode_many,
+    b64url_encode,
+    dump_json,
+    parse_json_object,
+)
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 SCALARS = (
@@ -185,3 +192,26 @@ def test_pairs_of_surrogates_and_the_largest_numbers_are_read():
         "c": 2**64 - 1,
     }
     assert parse_json_object(b' \n{"a" : 1.5e3 }\r\n') == {"a": 1500.0}
+
+
+@given(st.integers(1, 40), st.lists(st.binary(min_size=40, max_size=40), max_size=5))
+def test_many_texts_of_one_size_are_decoded_at_once(size, values):
+    cut = [value[:size] for value in values]
+    assert b64url_decode_many([b64url_encode(value) for value in cut], size=size) == cut
+
+
+@given(st.lists(st.text(alphabet="ABab01-_+/=\né", max_size=7), min_size=1, max_size=4), st.integers(1, 5))
+def test_many_texts_are_refused_exactly_when_one_of_them_is(texts, size):
+    def alone(text):
+        data = b64url_decode(text)
+        if len(data) != size:
+            raise ProtocolError("another size")
+        return data
+
+    try:
+        expected = [alone(text) for text in texts]
+    except ProtocolError:
+        with pytest.raises(ProtocolError):
+            b64url_decode_many(texts, size=size)
+    else:
+        assert b64url_decode_many(texts, size=size) == expected
