@@ -18,6 +18,7 @@ from tokenry.jose.jwk import PrivateKey
 from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Finding, Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
+from tokenry.serving.quick import QUICK_FORMS
 from tokenry.sources.keys import KeySource
 from tokenry_issuer.admission import Admission
 from tokenry_issuer.assertion_authentication import AssertionAuthenticator
@@ -40,6 +41,7 @@ from tokenry_issuer.metadata import (
 )
 from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.passwords import SecretChecks
+from tokenry_issuer.quick import QuickTokens
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
 from tokenry_issuer.subject_tokens import SubjectTokens
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.settings import Settings
+    from tokenry_registry.key_management import KeyManagement
     from tokenry_registry.ports import ObjectStore
 
 TOKEN_ALIAS = "/oauth2/access_token"  # noqa: S105 -- a path
@@ -90,6 +93,7 @@ def create_app(
     refresh_in_background: bool = True,
     instruments: Instruments | None = None,
     fetchers: Callable[[], Fetcher] | None = None,
+    management: KeyManagement | None = None,
 ) -> web.Application:
     """
     Return the issuer.
@@ -105,6 +109,7 @@ def create_app(
         refresh_in_background: Whether to refresh in the background; a test calls `app[ISSUER]` itself.
         instruments: What is counted; default: in a registry of its own.
         fetchers: Makes what fetches foreign issuers' keys; default: over HTTPS, from public addresses.
+        management: Holds the signing keys that are not sealed; None: such keys are refused.
     """
     issuer = Issuer(
         settings,
@@ -116,6 +121,7 @@ def create_app(
         sleep=sleep,
         instruments=instruments or Instruments(Metrics(service="issuer")),
         fetchers=fetchers or (lambda: HttpFetcher(permits=PublicAddresses(besides=settings.trust_jwks_networks))),
+        management=management,
     )
     app = create_base_app(
         service="issuer",
@@ -127,6 +133,7 @@ def create_app(
     )
     app[ISSUER] = issuer
     issuer.add_routes(app)
+    app[QUICK_FORMS] = issuer.quick_tokens(clock)
     if refresh_in_background:
         app.cleanup_ctx.append(issuer.background)
     app.on_cleanup.append(issuer.close)
@@ -159,6 +166,7 @@ class Issuer:
         sleep: Callable[[float], Awaitable[None]],
         instruments: Instruments,
         fetchers: Callable[[], Fetcher],
+        management: KeyManagement | None,
     ) -> None:
         """Join the parts; nothing runs yet."""
         self._settings = settings
@@ -184,6 +192,7 @@ class Issuer:
             clock=clock,
             announce=settings.announce,
             on_refused=self.instruments.object_rejected,
+            management=management,
         )
         self._checks = SecretChecks(
             clock=clock,
@@ -264,9 +273,9 @@ class Issuer:
         )
         documents = MetadataEndpoints(self._settings, self.credentials, self.keyring)
         path = urlsplit(self._settings.issuer).path.rstrip("/")
+        for place in self._token_paths():
+            app.router.add_post(place, tokens.post)
         for prefix in dict.fromkeys(("", path)):
-            app.router.add_post(prefix + TOKEN_PATH, tokens.post)
-            app.router.add_post(prefix + TOKEN_ALIAS, tokens.post)
             app.router.add_get(prefix + JWKS_PATH, keys.get)
             app.router.add_get(prefix + JWKS_ALIAS, keys.get)
             app.router.add_get(prefix + LIST_JWKS_PATH, keys.get_list_keys)
@@ -275,6 +284,22 @@ class Issuer:
             app.router.add_get(place, documents.authorization_server)
         for place in dict.fromkeys((OPENID_PATH, openid)):
             app.router.add_get(place, documents.openid_configuration)
+
+    def quick_tokens(self, clock: Clock) -> QuickTokens:
+        """Return what answers token requests that need not wait."""
+        return QuickTokens(
+            self.issuance,
+            paths=self._token_paths(),
+            settings=self._settings,
+            clock=clock,
+            metrics=self.metrics,
+            health=self.health,
+            waits=lambda: self.keyring.has_remote,
+        )
+
+    def _token_paths(self) -> tuple[str, ...]:
+        path = urlsplit(self._settings.issuer).path.rstrip("/")
+        return tuple(dict.fromkeys(prefix + name for prefix in ("", path) for name in (TOKEN_PATH, TOKEN_ALIAS)))
 
     async def background(self, _app: web.Application) -> AsyncIterator[None]:
         """Refresh credentials and keys while the application runs."""
@@ -289,7 +314,7 @@ class Issuer:
     def refreshers(self) -> tuple[Refresher, ...]:
         """Return what is to be refreshed, keys first: they are few."""
         return (
-            self._refresher("keys", self.keyring.refresh, lambda: self.keyring.loaded),
+            self._refresher("keys", self.keyring.refresh, lambda: self.keyring.settled),
             self._refresher("credentials", self.refresh_credentials, lambda: self.credentials.loaded),
         )
 
@@ -313,6 +338,7 @@ class Issuer:
     async def close(self, _app: web.Application) -> None:
         """Let go of threads and connections."""
         self._checks.close()
+        self.keyring.remote.close()
         await asyncio.to_thread(self.trust_keys.stop)
         await self._store.close()
 
@@ -335,9 +361,13 @@ class Issuer:
         revoked = self.revocations.current()
         if revoked is not None:
             self.keyring.obey(revoked)
-        if self.keyring.signer(lifetime=self._lifetime) is None:
-            return failed("there is no key to sign with")
-        faults = self.keyring.faults(lifetime=self._lifetime)
+        signer, troubles = self.keyring.signer(lifetime=self._lifetime), self.keyring.remote.troubles
+        why = "".join(f"; the key management service does not sign with {kid} ({troubles[kid]})" for kid in troubles)
+        if self.keyring.absent:
+            why += "; keys are missing in the published JWK Set: are there two issuers behind its URL?"
+        if signer is None or signer.times.kid in troubles:
+            return failed(f"there is no key to sign with{why}")
+        faults = [*self.keyring.faults(lifetime=self._lifetime), *filter(None, [why.removeprefix("; ")])]
         return degraded("; ".join(faults)) if faults else ok()
 
     def _check_revocations(self) -> Finding:

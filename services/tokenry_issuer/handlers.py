@@ -13,6 +13,7 @@ from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS
 from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS
+from tokenry.serving.problem import Problem
 from tokenry_issuer.issuance import RawRequest
 from tokenry_issuer.metadata import build_metadata, build_openid_configuration
 from tokenry_registry.tls_clients import TlsMethod
@@ -47,18 +48,22 @@ class TokenEndpoint:
         return web.Response(body=answer.to_json(), content_type="application/json", headers=dict(NO_STORE))
 
     async def _read(self, request: web.Request) -> RawRequest:
-        body = await read_body(request)
+        address = request[CLIENT_ADDRESS]
         try:
+            body = await read_body(request)
             return RawRequest(
                 form=parse_form(body, content_type=request.headers.get(hdrs.CONTENT_TYPE)),
                 query=parse_query(request.rel_url.raw_query_string),
                 authorization=authorization_values(request),
                 host=request.headers.get(hdrs.HOST),
-                address=request[CLIENT_ADDRESS],
+                address=address,
                 certificate=client_certificate(request),
             )
+        except Problem as problem:  # too large, too slow, of a coding that is not read
+            self._issuance.unreadable("invalid_request", status=problem.status, reason=problem.detail, address=address)
+            raise
         except OAuthError as error:
-            self._issuance.unreadable(error, address=request[CLIENT_ADDRESS])
+            self._issuance.unreadable(error.code, status=error.status, reason=error.description, address=address)
             raise
 
 

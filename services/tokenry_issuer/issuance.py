@@ -21,17 +21,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from tokenry.errors import TokenryError
+from tokenry.jose.jwk import BadSignature
 from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
 from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable, unauthorized_client
 from tokenry.oauth.token_endpoint import JWT_BEARER, PASSWORD, TokenResponse, parse_token_request
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
+from tokenry.serving.access_log import record
 from tokenry_issuer import grants, minting
 from tokenry_issuer.assertion_authentication import PRIVATE_KEY_JWT
 from tokenry_issuer.certificate_authentication import ClientCertificate
+from tokenry_registry.key_management import KeyManagementUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.registry import RealmCredentials
     from tokenry_issuer.subject_tokens import SubjectTokens
     from tokenry_registry.realms import Client, User
+    from tokenry_registry.signing_keys import SigningKey
 
     Proof = ClientAssertion | ClientCredential | ClientCertificate
 
@@ -63,8 +65,6 @@ RETRY_RETENTION = 60  # seconds: somebody has to change a setting
 RETRY_REVOKED = 3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
 FIRST_LIST_WAIT = 10.0  # seconds at start for which a fresh revocation list is waited for
 FRESH_LIST_AGE = 60.0  # seconds; a list kept over a restart may be older
-
-_audit = structlog.get_logger("tokenry_issuer.audit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,15 +199,24 @@ class TokenIssuance:
             self._refused(error, trail)
             raise
 
-    def unreadable(self, error: OAuthError, *, address: str) -> None:
-        """Count and record a request that was refused before it could be read."""
-        self._refused(error, _Trail({"client_address": address}))
+    def unreadable(self, code: str, *, status: int, reason: str, address: str) -> None:
+        """
+        Count and record a request that was refused before it could be read.
+
+        Args:
+            code: The OAuth error that was answered.
+            status: The HTTP status that was answered.
+            reason: What was wrong, in words of ours.
+            address: The caller's.
+        """
+        self._instruments.refused(code)
+        record("token_refused", {"error": code, "status": status, "reason": reason, "client_address": address})
 
     def _refused(self, error: OAuthError, trail: _Trail) -> None:
         self._instruments.refused(error.code)
         # What the caller must not learn: the cause that whoever refused has left.
         reason = str(error.__cause__) if isinstance(error.__cause__, TokenryError) else error.description
-        _audit.info("token_refused", error=error.code, status=error.status, reason=reason, **trail.known)
+        record("token_refused", {"error": error.code, "status": error.status, "reason": reason, **trail.known})
 
     async def _issue(self, raw: RawRequest, trail: _Trail) -> TokenResponse:
         # 1. read
@@ -249,7 +258,7 @@ class TokenIssuance:
                 issuer=self._issuer,
                 confirmation=confirmation,
             )
-        minted = self._mint(grant)
+        minted = await self._mint(grant)
         self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
         self._instruments.live.issued(
             realm=grant.realm.name, client_id=grant.client_id, subject=grant.subject, expires_at=minted.expires_at
@@ -263,7 +272,7 @@ class TokenIssuance:
             expires_at=minted.expires_at,
             bound_to=grant.confirmation,
         )
-        _audit.info("token_issued", **trail.known)
+        record("token_issued", trail.known)
         return TokenResponse(
             access_token=minted.token,
             expires_in=grant.lifetime,
@@ -358,7 +367,7 @@ class TokenIssuance:
             request.username, request.password, client=client, credentials=credentials, address=address
         )
 
-    def _mint(self, grant: grants.Grant) -> Minted:
+    async def _mint(self, grant: grants.Grant) -> Minted:
         if self._revocations.waiting:
             raise temporarily_unavailable("revocations are not loaded", retry_after=1)
         revocations = self._revocations.current()
@@ -376,7 +385,18 @@ class TokenIssuance:
         if revocations is not None:
             self._judge(claims, kid=key.times.kid, revocations=revocations, now=now)
         # 9. sign
+        if key.remote:
+            return await self._sign_remotely(claims, grant, key)
         return minting.sign(claims, grant=grant, signer=key.private)
+
+    async def _sign_remotely(self, claims: dict[str, Any], grant: grants.Grant, key: SigningKey) -> Minted:
+        def sign() -> Minted:
+            return minting.sign(claims, grant=grant, signer=key.private)
+
+        try:
+            return await self._keyring.remote.run(key.times.kid, sign)
+        except (KeyManagementUnavailable, BadSignature) as error:
+            raise temporarily_unavailable("tokens cannot be signed now", retry_after=RETRY_NO_KEY) from error
 
     def _check_retention(self, grant: grants.Grant, revocations: RevocationList) -> None:
         # A revocation that is forgotten before its token expires would revive it.

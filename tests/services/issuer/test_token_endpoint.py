@@ -1,5 +1,6 @@
 """The token endpoint, row by row: what it grants, what it refuses, and in which words."""
 
+import asyncio
 import base64
 import json
 import re
@@ -784,3 +785,42 @@ async def test_a_burst_of_first_requests_is_served_without_a_500_and_nobody_star
         assert all(served)
         assert set(statuses) <= {200, 503}
         assert statuses[:150].count(503) < 150
+
+
+# --- refused before it was read ----------------------------------------------------------------------------
+
+
+async def _drip(issuer, head, *pieces):
+    """Send *head* and *pieces*, and return the status of the answer."""
+    host, port = issuer.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head.encode())
+    for piece in pieces:
+        writer.write(piece)
+    await writer.drain()
+    status = int((await reader.readline()).split(b" ")[1])
+    writer.close()
+    return status
+
+
+@pytest.mark.parametrize(
+    ("fields", "pieces", "status"),
+    [
+        ("Content-Length: 1000000\r\n", [], 413),
+        ("Transfer-Encoding: chunked\r\n", [b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 2, 413),
+        ("Content-Encoding: gzip\r\nContent-Length: 4\r\n", [b"abcd"], 415),
+        ("Content-Length: 50\r\n", [b"grant_type="], 408),
+    ],
+)
+async def test_a_request_that_is_refused_unread_is_recorded_and_counted(fields, pieces, status):
+    async with running(body_deadline=0.2) as issuer:
+        count = 'tokenry_token_request_errors_total{error="invalid_request"} 1.0'
+        assert count not in issuer.issuer.metrics.render().decode()
+        with capture_logs() as logs:
+            head = f"POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n{fields}\r\n"
+            assert await _drip(issuer, head, *pieces) == status
+        refused = [each for each in logs if each["event"] == "token_refused"]
+        assert [(each["error"], each["status"]) for each in refused] == [("invalid_request", status)]
+        assert refused[0]["client_address"] == "127.0.0.1"
+        assert refused[0]["reason"]
+        assert count in issuer.issuer.metrics.render().decode()
