@@ -19,7 +19,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -66,6 +66,10 @@ class KeyTimes:
     def published(self, now: float) -> bool:
         """Tell whether the key is in the JWK Set at *now*."""
         return self.publish_at <= now < self.retire_at
+
+    def named(self, kid: str) -> KeyTimes:
+        """Return the same times of the key *kid*."""
+        return replace(self, kid=kid)
 
 
 def announce_time(*, jwks_max_age: int) -> int:
