@@ -19,9 +19,13 @@ from tokenry_issuer.app import ISSUER, create_app
 from tokenry_issuer.instruments import Instruments
 from tokenry_issuer.list_bearer import ListBearer
 from tokenry_issuer.live_tokens import CounterPush, boot_name
+from tokenry_issuer.metadata import JWKS_PATH
 from tokenry_issuer.minting import JTI_BYTES, new_jti
+from tokenry_issuer.published import PublishedCheck
 from tokenry_issuer.settings import Settings
 from tokenry_registry.adapters.directory import DirectoryStore
+from tokenry_registry.adapters.kms import AwsKeyManagement
+from tokenry_registry.adapters.kms import make_client as make_kms_client
 from tokenry_registry.adapters.s3 import S3Store, make_client
 from tokenry_registry.envelope import read_envelope_key
 from tokenry_registry.location import bucket_of, folder_of
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from tokenry.clock import Clock
-    from tokenry.jose.jwk import PrivateKey
+    from tokenry.jose.jwk import Signer
     from tokenry.sources.revocations import Bearer, RevocationSource
     from tokenry_issuer.app import Issuer
     from tokenry_registry.ports import ObjectStore
@@ -61,7 +65,12 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
             envelope=envelope,
             revocations=source,
             instruments=instruments,
+            management=AwsKeyManagement(
+                partial(make_kms_client, endpoint_url=settings.kms_endpoint_url, region=settings.kms_region)
+            ),
         )
+        if settings.published_check_interval > 0:
+            app.cleanup_ctx.append(_checking_published(settings, app[ISSUER]))
         if bearer is not None:
             bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=clock)
         if source is not None:
@@ -112,7 +121,7 @@ def _pushing(
     from tokenry.http.fetch import HttpFetcher
     from tokenry.sources.revocations import default_name
 
-    def signer() -> PrivateKey | None:
+    def signer() -> Signer | None:
         key = issuer.keyring.signer(lifetime=int(settings.max_token_lifetime))
         return None if key is None else key.private
 
@@ -135,6 +144,30 @@ def _pushing(
         with suppress(asyncio.CancelledError):
             await task
         await push.push(final=True)
+
+    return run
+
+
+def _checking_published(settings: Settings, issuer: Issuer) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return the life of the look at our own keys from outside."""
+    from tokenry.http.fetch import HttpFetcher
+
+    fetcher = HttpFetcher()
+    check = PublishedCheck(
+        issuer.keyring,
+        url=settings.issuer.rstrip("/") + JWKS_PATH,
+        fetcher=fetcher,
+        interval=settings.published_check_interval,
+        observe=issuer.instruments.published_check,
+    )
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(check.run())
+        yield
+        fetcher.cancel()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
     return run
 

@@ -313,6 +313,7 @@ async def running(
     load: bool = True,
     only_realm: str | None = None,
     fetchers: Any = None,
+    management: Any = None,
     **changes: Any,
 ):
     """Start an issuer over the usual credentials."""
@@ -340,6 +341,7 @@ async def running(
         sleep=sleep,
         refresh_in_background=False,
         fetchers=fetchers,
+        management=management,
     )
     async with serve(app, ["127.0.0.1:0"], finish_seconds=1.0) as served, ClientSession() as http:
         around = Running(clock, store, envelope, app[ISSUER], http, served.url, revocations, app, slept)
