@@ -8,6 +8,7 @@ from tokenry_cli import admin, credentials, extend, revoke, token, validators
 from tokenry_cli.canary import canary
 from tokenry_cli.demo import demo
 from tokenry_cli.dev import dev
+from tokenry_cli.doctor import doctor
 from tokenry_cli.routes import routes
 from tokenry_cli.serve import serve
 
@@ -24,6 +25,7 @@ _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("serve", context_settings=_PASSED_ON)(serve)
 app.command("healthcheck", context_settings=_PASSED_ON)(admin.healthcheck)
 app.add_typer(admin.app, name="admin")
+app.command("doctor")(doctor)
 app.command("routes")(routes)
 app.command("canary")(canary)
 app.add_typer(credentials.app, name="credentials")
