@@ -20,7 +20,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +150,7 @@ class CassandraNode:
         storage_port: Between nodes; the same for all of a cluster.
         seeds: Addresses of all nodes.
         initial_token: Its place in the ring.
+        settings: Further lines of its cassandra.yaml.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class CassandraNode:
         storage_port: int,
         seeds: Sequence[str] = ("127.0.0.1",),
         initial_token: int = -(2**63),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.address = address
@@ -168,6 +170,7 @@ class CassandraNode:
         self._storage_port = storage_port
         self._seeds = tuple(seeds)
         self._initial_token = initial_token
+        self._settings = dict(settings or {})
         self._process: Process | None = None
 
     def start(self) -> None:
@@ -289,6 +292,7 @@ class CassandraNode:
             "concurrent_reads": 8,
             "concurrent_writes": 8,
             "concurrent_compactors": 1,
+            **self._settings,
         }
         # JSON is YAML, and quotes what needs it.
         path = self.directory / "cassandra.yaml"
@@ -304,9 +308,14 @@ class CassandraCluster:
     One to three nodes on 127.0.0.1, 127.0.0.2, 127.0.0.3, with evenly spaced tokens.
 
     On systems other than Linux the second and third address have to be configured first.
+
+    Args:
+        directory: Holds a directory for each node.
+        nodes: How many.
+        settings: Further lines of every node's cassandra.yaml.
     """
 
-    def __init__(self, directory: Path, *, nodes: int = 1) -> None:
+    def __init__(self, directory: Path, *, nodes: int = 1, settings: Mapping[str, object] | None = None) -> None:
         if not 1 <= nodes <= 3:
             raise ValueError(f"one to three nodes, not {nodes}")
         addresses = [f"127.0.0.{number}" for number in range(1, nodes + 1)]
@@ -320,6 +329,7 @@ class CassandraCluster:
                 storage_port=storage_port,
                 seeds=addresses,
                 initial_token=-(2**63) + place * (_TOKEN_SPACE // nodes),
+                settings=settings,
             )
             for place, address in enumerate(addresses)
         ]

@@ -277,12 +277,24 @@ class Processes:
         Start *command*; with *ready_url*, return only once a GET of it is answered with 200 (within
         *seconds*).
         """
-        output = self._directory / f"{name}-{len(self._all)}.log"
-        process = Process(name, command, output=output, env=env, cwd=cwd)
-        self._all.append(process)
+        process = self.make(name, command, env=env, cwd=cwd)
         process.start()
         if ready_url is not None:
             process.wait_until_http(ready_url, seconds=seconds)
+        return process
+
+    def make(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Process:
+        """Return a process that the test starts by itself, as often as it likes; it is ended like the others."""
+        output = self._directory / f"{name}-{len(self._all)}.log"
+        process = Process(name, command, output=output, env=env, cwd=cwd)
+        self._all.append(process)
         return process
 
     def start_module(self, module: str, *arguments: str, **options: object) -> Process:
