@@ -192,10 +192,19 @@ class Documents:
 
     async def keys(self, *, realm: str | None = None, kinds: Iterable[ObjectKind] = ()) -> list[ObjectKey]:
         """Return what is stored, in order; keys that the layout has no place for are left out."""
+        return self.known(await self.etags(realm=realm), kinds=kinds)
+
+    async def etags(self, *, realm: str | None = None) -> Mapping[str, str]:
+        """Return the version of everything that is stored, by its place, or of what is of one *realm*."""
         prefix = REALMS_PREFIX if realm is None else f"{REALMS_PREFIX}{object_key(ObjectKind.REALM, realm).realm[1:]}/"
+        return await self.store.list(prefix)
+
+    @staticmethod
+    def known(paths: Iterable[str], *, kinds: Iterable[ObjectKind] = ()) -> list[ObjectKey]:
+        """Return what is at *paths*, in order; those that the layout has no place for are left out."""
         wanted = set(kinds) or set(ObjectKind)
         found = []
-        for path in await self.store.list(prefix):
+        for path in paths:
             try:
                 key = read_key(path)
             except RefusedObject:

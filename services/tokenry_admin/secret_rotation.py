@@ -328,6 +328,17 @@ class SecretRotation:
                 found[key] = held.rotation
         return found
 
+    async def state(self, key: ObjectKey) -> Rotation | None:
+        """
+        Return how far the rotation of *key* has come; None: there is none.
+
+        Raises:
+            NotValid: Its object is not readable.
+            StoreUnavailable: The store does not answer.
+        """
+        held = await self._find(key)
+        return None if held is None else held.rotation
+
     def _is_over(self, rotation: Rotation) -> bool:
         ends_at = rotation.ends_at
         return rotation.step is Step.OVERLAP and ends_at is not None and ends_at <= self._clock.now()

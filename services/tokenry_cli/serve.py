@@ -17,6 +17,7 @@ class Role(StrEnum):
     ISSUER = "issuer"
     TOKENINFO = "tokeninfo"
     REVOCATION = "revocation"
+    ADMIN = "admin"
     AGENT = "agent"
 
 
