@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokenry_cli import admin, credentials, extend, revoke, token, validators
+from tokenry_cli import admin, credentials, extend, keys, revoke, token, validators
 from tokenry_cli.canary import canary
 from tokenry_cli.demo import demo
 from tokenry_cli.dev import dev
@@ -29,6 +29,7 @@ app.command("doctor")(doctor)
 app.command("routes")(routes)
 app.command("canary")(canary)
 app.add_typer(credentials.app, name="credentials")
+app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(revoke.app, name="revoke")
 validators.app.command("extend")(extend.extend)

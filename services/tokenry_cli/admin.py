@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -9,31 +10,32 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
+from tokenry.clock import SystemClock
 from tokenry.errors import ConfigurationError, TokenryError
-from tokenry.serving.settings import FILE_SUFFIX, describe
+from tokenry_admin.key_opening import open_keys, open_store
+from tokenry_admin.key_settings import KeySettings
 from tokenry_cli import healthcheck as health
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, REALM, write_private
+from tokenry_cli.environment import known_to
 from tokenry_cli.output import ExitCode, data, fail, people
 from tokenry_cli.stored_objects import StoreRefused, open_objects
 from tokenry_issuer.settings import Settings
 from tokenry_registry import bootstrap as objects
+from tokenry_registry.location import folder_of
+from tokenry_registry.signing_keys import KeyUse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tokenry.jose.sealing import EnvelopeKey
-    from tokenry.serving.settings import ServiceSettings
     from tokenry_cli.stored_objects import StoredObjects
 
 app = typer.Typer(no_args_is_help=True, help="Set a platform up.")
 
-_DAY = 86_400
-KEY_SIGNS = 180 * _DAY  # seconds until the standby takes over
-KEY_LIVES = 365 * _DAY  # seconds in the JWK Set: signing, and until its last token is over
-HANDOVER = 30 * _DAY  # seconds before a key's end at which its successor signs at the latest
+_ENVELOPES = ("TOKENRY_LIST_ENVELOPE_KEY_FILE", "TOKENRY_INTROSPECTION_ENVELOPE_KEY_FILE")
 
 
 def healthcheck(context: typer.Context) -> None:
@@ -57,19 +59,24 @@ def bootstrap(
     ] = False,
 ) -> None:
     """
-    Make what a platform needs before its first start: envelope key, signing keys, the store of revocations.
+    Make what a platform needs before its first start: envelope keys, signing keys, the store of revocations.
 
     Reads the settings of issuer and revocation service from the environment (the latter only if TOKENRY_STORE_URL
-    is set). What is there stays as it is, so it is safe to run at every deployment; undo by deleting objects.
+    is set). Keys for revocation lists are made where TOKENRY_LIST_ENVELOPE_KEY_FILE is set, keys for signed
+    introspection where TOKENRY_INTROSPECTION_ENVELOPE_KEY_FILE is; each file is made where it is missing. What is
+    there stays as it is, so it is safe to run at every deployment; undo by deleting objects.
     """
     try:
-        settings = Settings.from_environment(_known_to(Settings, os.environ))
+        settings = Settings.from_environment(known_to(Settings, os.environ))
         if demo and settings.environment == "production":
             fail("--demo makes well-known clients; TOKENRY_ENVIRONMENT is production", code=ExitCode.USAGE)
         store = open_objects(settings, create=create_bucket)
-        envelope = objects.create_envelope_key(settings.envelope_key_file)
-        made = _make_keys(store, envelope, announce=settings.announce, now=int(time.time()), always=new_key)
-        people.print(f"signing keys: {', '.join(made) + ' made' if made else 'there'}")
+        objects.create_envelope_key(settings.envelope_key_file)
+        for name in _ENVELOPES:
+            if os.environ.get(name):
+                objects.create_envelope_key(Path(os.environ[name]))
+        for use, made in asyncio.run(_make_keys(os.environ, always=new_key)).items():
+            people.print(f"keys that sign {use}s: {', '.join(made) + ' made' if made else 'there'}")
         if demo:
             _demo(store, settings, context_file)
     except ConfigurationError as error:
@@ -83,61 +90,32 @@ def bootstrap(
 def _create_schema(environ: Mapping[str, str]) -> None:
     from tokenry_revocation.__main__ import CheckedSettings, create_schema
 
-    if code := create_schema(_known_to(CheckedSettings, environ)):
+    if code := create_schema(known_to(CheckedSettings, environ)):
         raise typer.Exit(code)
-
-
-def _known_to(cls: type[ServiceSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what *cls* reads of *environ*: here two services share one environment."""
-    names = {name for setting in describe(cls) for name in (setting.name, *setting.other_names)}
-    return {name: value for name, value in environ.items() if name in names or name.removesuffix(FILE_SUFFIX) in names}
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
-def _make_keys(
-    store: StoredObjects, envelope: EnvelopeKey, *, announce: int, now: int, always: bool
-) -> tuple[str, ...]:
-    """See that one key signs and one stands by, and return the kids that were made."""
-    known = list(_key_times(store))
-    wanted = list(_wanted_keys([] if always else known, first=not known, announce=announce, now=now))
-    kids = []
-    with tempfile.TemporaryDirectory() as name:
-        for publish_at, activate_at, retire_at in wanted:
-            kids.append(
-                objects.create_signing_key(
-                    Path(name), envelope, publish_at=publish_at, activate_at=activate_at, retire_at=retire_at
-                )
-            )
-        _upload(store, Path(name))
-    return tuple(kids)
-
-
-def _wanted_keys(
-    known: list[tuple[int, int]], *, first: bool, announce: int, now: int
-) -> Iterator[tuple[int, int, int]]:
-    """Yield (publish_at, activate_at, retire_at) of the keys that are missing beside the *known* ones."""
-    # Nobody has cached a key set that never was, so the first keys count as announced.
-    publish_at = now - announce if first else now
-    signing = [retire_at for activate_at, retire_at in known if activate_at <= now < retire_at - _DAY]
-    if not signing:
-        signing = [now + KEY_LIVES]
-        yield publish_at, now, now + KEY_LIVES
-    if not any(activate_at > now for activate_at, _ in known):
-        takes_over = max(now + announce, min(now + KEY_SIGNS, max(signing) - HANDOVER))
-        yield publish_at, takes_over, takes_over + KEY_LIVES
-
-
-def _key_times(store: StoredObjects) -> Iterator[tuple[int, int]]:
-    for key in store.keys("keys/"):
-        try:
-            members = json.loads(store.read(key))
-            times = int(members["activate_at"]), int(members["retire_at"])
-        except (ValueError, KeyError, TypeError):
-            raise StoreRefused(f"{key} is no signing key") from None
-        if members.get("use") == "token":
-            yield times
+async def _make_keys(environ: Mapping[str, str], *, always: bool) -> dict[KeyUse, list[str]]:
+    """See that of each use one key signs and one stands by, and return the kids that were made."""
+    settings = KeySettings.from_environment(known_to(KeySettings, environ))
+    if urlsplit(settings.credentials_url).scheme == "file":
+        folder_of(settings.credentials_url).mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = open_store(settings)
+    try:
+        actions = open_keys(settings, store, clock=SystemClock())
+        _, refused = await actions.views()
+        for path, why in refused.items():
+            raise StoreRefused(f"{path} is no signing key: {why}")
+        made = {use: await actions.rotate_due(use) for use in actions.uses}
+        if always and not made[KeyUse.TOKEN]:
+            # As if all that are there were revoked.
+            anew = open_keys(settings, store, clock=SystemClock(), revoked=lambda kids: kids)
+            made[KeyUse.TOKEN] = await anew.rotate_due(KeyUse.TOKEN)
+    finally:
+        await store.close()
+    return {use: [key.kid for key in keys] for use, keys in made.items()}
 
 
 # --- the demo's people --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,14 +12,13 @@ from threading import Thread
 import pytest
 
 from tests.support.processes import base_environment, free_port
-from tokenry_cli import admin, healthcheck
+from tokenry_cli import healthcheck
+from tokenry_registry.envelope import read_envelope_key
+from tokenry_revocation.list_keys import read_list_key, signing_key
 
 pytestmark = pytest.mark.processes
 
 TOKENRY = Path(sys.executable).with_name("tokenry")
-DAY = 86_400
-NOW = 1_800_000_000
-ANNOUNCE = 660
 
 
 def run(*arguments, **environ):
@@ -100,35 +100,20 @@ def test_an_object_that_is_no_key_stops_it(environ, tmp_path):
     assert (done.returncode, "no signing key" in done.stderr) == (1, True)
 
 
-# --- which keys -------------------------------------------------------------------------------------------
-
-
-def wanted(known, *, first=False):
-    return list(admin._wanted_keys(known, first=first, announce=ANNOUNCE, now=NOW))
-
-
-def test_the_first_key_signs_at_once_and_a_standby_is_published():
-    active, standby = wanted([], first=True)
-    assert active == (NOW - ANNOUNCE, NOW, NOW + admin.KEY_LIVES)
-    assert standby == (NOW - ANNOUNCE, NOW + admin.KEY_SIGNS, NOW + admin.KEY_SIGNS + admin.KEY_LIVES)
-
-
-def test_nothing_is_wanted_where_one_signs_and_one_stands_by():
-    assert wanted([(NOW - DAY, NOW + 100 * DAY), (NOW + DAY, NOW + 300 * DAY)]) == []
-
-
-def test_a_standby_takes_over_before_the_signing_key_ends():
-    ((published, takes_over, _),) = wanted([(NOW - DAY, NOW + 60 * DAY)])
-    assert (published, takes_over) == (NOW, NOW + 30 * DAY)
-
-
-def test_a_standby_for_a_key_that_ends_soon_is_still_announced_first():
-    ((published, takes_over, _),) = wanted([(NOW - DAY, NOW + 2 * DAY)])
-    assert (published, takes_over) == (NOW, NOW + ANNOUNCE)
-
-
-def test_a_key_in_its_last_day_counts_as_gone():
-    assert [publish_at for publish_at, _, _ in wanted([(NOW - 9 * DAY, NOW + DAY // 2)])] == [NOW, NOW]
+def test_the_keys_of_other_roles_are_made_too_each_sealed_with_its_own_envelope_key(environ, tmp_path):
+    environ |= {"TOKENRY_LIST_ENVELOPE_KEY_FILE": str(tmp_path / "list.key")}
+    done = run("admin", "bootstrap", **environ)
+    assert done.returncode == 0, done.stderr
+    keys = [json.loads(body) for name, body in everything_in(tmp_path).items() if "/keys/" in name]
+    assert sorted(key["use"] for key in keys) == ["list", "list", "token", "token"]
+    envelope = read_envelope_key(tmp_path / "list.key")
+    opened = [
+        read_list_key(json.dumps(key).encode(), kid=key["kid"], envelope=envelope)
+        for key in keys
+        if key["use"] == "list"
+    ]
+    assert signing_key([key for key in opened if key], now=time.time()) is not None
+    assert run("admin", "bootstrap", **environ).stderr.count("there") >= 2
 
 
 def test_after_a_revoked_key_a_new_pair_is_made_on_demand(environ, tmp_path):
