@@ -13,7 +13,7 @@ from tokenry_registry.ports import StoreUnavailable
 from tokenry_registry.realms import ObjectKey, Refusal, RefusedObject, read_key, read_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tokenry.clock import Clock
     from tokenry_registry.ports import ObjectStore
@@ -36,6 +36,7 @@ class Credentials:
         removal_share: float,
         hard_age: float,
         on_refused: Callable[[Refusal], None],
+        keep: bool = False,
     ) -> None:
         """
         Know nothing yet.
@@ -48,7 +49,9 @@ class Credentials:
             removal_share: See `registry.check_removals`.
             hard_age: Seconds after the last complete refresh from which they are no longer believed.
             on_refused: Called once for each refused version of an object.
+            keep: Whether the objects are kept as they were read, for a snapshot.
         """
+        self._from_snapshot = False
         self._clock = clock
         self._hard_age = hard_age
         self._on_refused = on_refused
@@ -65,6 +68,7 @@ class Credentials:
             ),
             check=lambda before, gone: check_removals(before, gone, share=removal_share),
             on_refused=self._report,
+            keep=keep,
         )
 
     async def refresh(self) -> None:
@@ -77,7 +81,23 @@ class Credentials:
             TimeoutError: It takes too long.
         """
         began = self._clock.monotonic()
-        self._changed |= await self._mirror.refresh()
+        await self._refresh()
+        # Everything was listed after this moment.
+        self._confirmed_at, self._from_snapshot = began, False
+
+    async def restore(self, snapshot: ObjectStore, *, age: float) -> None:
+        """
+        Take everything from a *snapshot*, which the store confirmed *age* seconds ago.
+
+        Raises:
+            StoreUnavailable: It holds no realm that may be used.
+        """
+        began = self._clock.monotonic()
+        await self._refresh(snapshot)
+        self._confirmed_at, self._from_snapshot = began - age, True
+
+    async def _refresh(self, source: ObjectStore | None = None) -> None:
+        self._changed |= await self._mirror.refresh(source=source)
         if self._changed:
             # In a thread: with tens of thousands of names it takes longer than the event loop may stand still.
             registry, taken = await asyncio.to_thread(assemble, self._mirror.values)
@@ -86,8 +106,6 @@ class Credentials:
             self._report_taken(frozenset(taken))
             self._registry = registry
             self._changed = False
-        # Everything was listed after this moment.
-        self._confirmed_at = began
 
     @property
     def loaded(self) -> bool:
@@ -98,6 +116,16 @@ class Credentials:
     def age(self) -> float | None:
         """Seconds since everything was last confirmed, or None before the first time."""
         return None if self._confirmed_at is None else self._clock.monotonic() - self._confirmed_at
+
+    @property
+    def from_snapshot(self) -> bool:
+        """Tell whether what is in force comes from a snapshot and was not confirmed by the store since."""
+        return self._from_snapshot
+
+    @property
+    def kept(self) -> Mapping[str, tuple[str, bytes]]:
+        """The objects in force as they were read; a new mapping for each change."""
+        return self._mirror.kept
 
     @property
     def refused(self) -> int:

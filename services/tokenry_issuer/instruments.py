@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.issuance import Revocations
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.passwords import SecretChecks
+    from tokenry_issuer.snapshot import SnapshotResult
     from tokenry_registry.realms import Refusal
 
 CHECK_BUCKETS = (
@@ -70,6 +71,11 @@ class Instruments:
         )
         self._refreshes = metrics.counter(
             "tokenry_credentials_refreshes", "Refreshes from the store.", labels=("what", "result")
+        )
+        self._snapshots = metrics.counter(
+            "tokenry_credentials_snapshots",
+            "What became of the sealed files that a start without the store uses.",
+            labels=("what", "result"),
         )
         self._withheld = metrics.counter(
             "tokenry_tokens_withheld", "Tokens not issued because a revocation in force would hit them."
@@ -121,6 +127,10 @@ class Instruments:
         """Count a look at the own JWK Set from outside."""
         self._published_checks.labels(result).inc()
 
+    def snapshot(self, what: str, result: SnapshotResult) -> None:
+        """Count what became of a snapshot."""
+        self._snapshots.labels(what, str(result)).inc()
+
     def list_event(self, kind: str, reason: str) -> None:
         """Count an event of the revocations' reader."""
         self._list_events.labels(kind, reason).inc()
@@ -147,6 +157,11 @@ class Instruments:
             "tokenry_credentials_age_seconds",
             "Seconds since all credentials were last confirmed; NaN before the first time.",
             function=lambda: math.nan if credentials.age is None else credentials.age,
+        )
+        gauge(
+            "tokenry_credentials_from_snapshot",
+            "1 while credentials or keys in force come from a snapshot that the store has not confirmed, else 0.",
+            function=lambda: float(credentials.from_snapshot or keyring.from_snapshot),
         )
         gauge(
             "tokenry_credentials_objects_refused",

@@ -42,7 +42,7 @@ from tokenry_registry.signing_keys import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from tokenry.clock import Clock
     from tokenry.jose.jwk import PublicKey
@@ -83,6 +83,7 @@ class Keyring:
         announce: int,
         on_refused: Callable[[Refusal], None],
         management: KeyManagement | None = None,
+        keep: bool = False,
     ) -> None:
         """
         Hold no key yet.
@@ -95,6 +96,7 @@ class Keyring:
             announce: Seconds for which a key is published before it signs.
             on_refused: Called once for each refused version of a key.
             management: Holds the keys that are not sealed; None: such keys are refused.
+            keep: Whether the objects are kept as they were read, for a snapshot.
 
         Attributes:
             remote: Waits for *management*.
@@ -124,11 +126,16 @@ class Keyring:
             read=self._read,
             check=_check_removals,
             on_refused=self._report,
+            keep=keep,
         )
+        self._from_snapshot = False
 
-    async def refresh(self) -> None:
+    async def refresh(self, source: ObjectStore | None = None) -> None:
         """
         Bring the keys up to date.
+
+        Args:
+            source: A snapshot to take them from this once, in place of the store.
 
         Raises:
             StoreUnavailable: The store could not be asked, or holds no key that works.
@@ -136,8 +143,9 @@ class Keyring:
             TimeoutError: It takes too long.
         """
         try:
-            if await self._mirror.refresh():
+            if await self._mirror.refresh(source=source):
                 self._take()
+            self._from_snapshot = source is not None
         finally:
             await self._prove()
         if not self._keys:
@@ -212,6 +220,16 @@ class Keyring:
     def published_kids(self) -> tuple[str, ...]:
         """Return the kids of the JWK Set, the oldest first."""
         return tuple(key.kid for key in self._usable().published(self._clock.now()))
+
+    @property
+    def from_snapshot(self) -> bool:
+        """Tell whether the keys come from a snapshot and were not confirmed by the store since."""
+        return self._from_snapshot
+
+    @property
+    def kept(self) -> Mapping[str, tuple[str, bytes]]:
+        """The objects in force as they were read; a new mapping for each change."""
+        return self._mirror.kept
 
     @property
     def has_remote(self) -> bool:

@@ -15,6 +15,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from tokenry_issuer.snapshot import packed
 from tokenry_registry.ports import GONE, ObjectUnreadable
 from tokenry_registry.realms import Refusal, RefusedObject
 
@@ -36,6 +37,7 @@ class _Read(Generic[V]):
 
     etag: str
     value: V | RefusedObject
+    packed: bytes | None = None
 
 
 class Mirror(Generic[K, V]):
@@ -45,6 +47,8 @@ class Mirror(Generic[K, V]):
     Attributes:
         values: The last good version of each.
         refused: Why the current version of an object (by its key in the store) is not in force.
+        kept: ETag and compressed body of each object in force, by its key in the store, where they are kept; a new
+            mapping for each change.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Mirror(Generic[K, V]):
         read: Callable[[K, bytes], V],
         check: Callable[[Collection[K], Collection[K]], None],
         on_refused: Callable[[str, RefusedObject], None],
+        keep: bool = False,
     ) -> None:
         """
         Hold nothing yet.
@@ -67,7 +72,10 @@ class Mirror(Generic[K, V]):
             read: Gives an object its value; raises `RefusedObject`.
             check: Called with what is in force and what of it is gone; raises `RefusedObject` for too much.
             on_refused: Called once for each refused version, with its key.
+            keep: Whether to keep the bodies as well, for a snapshot.
         """
+        self.kept: Mapping[str, tuple[str, bytes]] = {}
+        self._keep_bodies = keep
         self.values: Mapping[K, V] = {}
         self.refused: Mapping[str, RefusedObject] = {}
         self._store = store
@@ -80,9 +88,13 @@ class Mirror(Generic[K, V]):
         self._places: Mapping[str, K] = {}  # the meaning of each key that has one
         self._fetched: dict[str, _Read[V]] = {}  # what was read and has not taken effect yet
 
-    async def refresh(self, *, deadline: float = REFRESH_DEADLINE) -> bool:
+    async def refresh(self, *, deadline: float = REFRESH_DEADLINE, source: ObjectStore | None = None) -> bool:
         """
         Bring everything up to date; return whether any value changed.
+
+        Args:
+            deadline: Seconds that it may take.
+            source: Where to read this once, in place of the store.
 
         Raises:
             StoreUnavailable: The store could not be asked; everything stays as it was.
@@ -90,7 +102,8 @@ class Mirror(Generic[K, V]):
             TimeoutError: The *deadline* in seconds passed.
         """
         async with asyncio.timeout(deadline):
-            listed = await self._store.list(self._prefix)
+            store = source or self._store
+            listed = await store.list(self._prefix)
             if listed == self._listed:
                 return False
             changed = [path for path, etag in listed.items() if self._listed.get(path) != etag]
@@ -98,12 +111,12 @@ class Mirror(Generic[K, V]):
             if gone:
                 keys = {self._places[path] for path in gone if path in self._places}
                 self._check(self.values.keys(), keys & self.values.keys())
-            await self._fetch(iter([path for path in changed if not self._is_fetched(path, listed[path])]))
+            await self._fetch(store, iter([path for path in changed if not self._is_fetched(path, listed[path])]))
         return self._apply(listed, changed=changed, gone=gone)
 
-    async def _fetch(self, paths: Iterator[str]) -> None:
+    async def _fetch(self, store: ObjectStore, paths: Iterator[str]) -> None:
         # The workers share one iterator: each takes the next path when it is done with its last.
-        workers = [asyncio.ensure_future(self._work(paths)) for _ in range(CONCURRENT_READS)]
+        workers = [asyncio.ensure_future(self._work(store, paths)) for _ in range(CONCURRENT_READS)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -111,11 +124,11 @@ class Mirror(Generic[K, V]):
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _work(self, paths: Iterator[str]) -> None:
+    async def _work(self, store: ObjectStore, paths: Iterator[str]) -> None:
         for path in paths:
             try:
                 key = self._read_key(path)
-                found = await self._store.get(path, etag=self._listed.get(path))
+                found = await store.get(path, etag=self._listed.get(path))
             except RefusedObject as refused:
                 self._keep(path, "", refused)
             except ObjectUnreadable as error:
@@ -123,7 +136,8 @@ class Mirror(Generic[K, V]):
                     self._keep(path, "", RefusedObject(Refusal.UNREADABLE, str(error)))
             else:
                 if found is not None:
-                    self._keep(path, found.etag, self._value(key, found.body))
+                    body = packed(found.body) if self._keep_bodies else None
+                    self._keep(path, found.etag, self._value(key, found.body), body)
 
     def _value(self, key: K, body: bytes) -> V | RefusedObject:
         try:
@@ -134,8 +148,8 @@ class Mirror(Generic[K, V]):
     def _is_fetched(self, path: str, etag: str) -> bool:
         return path in self._fetched and self._fetched[path].etag == etag
 
-    def _keep(self, path: str, etag: str, value: V | RefusedObject) -> None:
-        self._fetched[path] = _Read(etag, value)
+    def _keep(self, path: str, etag: str, value: V | RefusedObject, body: bytes | None = None) -> None:
+        self._fetched[path] = _Read(etag, value, body)
         if not isinstance(value, RefusedObject):
             return
         # One without a version is met again at each refresh.
@@ -144,12 +158,13 @@ class Mirror(Generic[K, V]):
             self._on_refused(path, value)
 
     def _apply(self, listed: Mapping[str, str], *, changed: Iterable[str], gone: Iterable[str]) -> bool:
-        values, refused, places, judged = (
-            dict(self.values), dict(self.refused), dict(self._places), dict(listed),
+        values, refused, places, judged, kept = (
+            dict(self.values), dict(self.refused), dict(self._places), dict(listed), dict(self.kept),
         )  # fmt: skip
         before = self.values
         for path in gone:
             refused.pop(path, None)
+            kept.pop(path, None)
             if path in places:
                 values.pop(places.pop(path), None)
         for path in changed:
@@ -167,7 +182,11 @@ class Mirror(Generic[K, V]):
             refused.pop(path, None)
             key = places[path] = self._read_key(path)
             values[key] = read.value
+            if read.packed is not None:
+                kept[path] = (read.etag, read.packed)
         self._fetched.clear()
+        if kept != self.kept:
+            self.kept = kept
         self._places, self._listed, self.refused = places, judged, refused
         if values == before:
             return False

@@ -71,6 +71,12 @@ class Settings(ServiceSettings):
         description="Seconds without a complete refresh after which nothing is issued any more. Larger: a "
         "deletion during an outage takes effect later; smaller: a shorter outage stops the issuer.",
     )
+    credentials_snapshot_folder: Path | None = Field(
+        None,
+        description="Folder that keeps the last good credentials and keys, sealed under the envelope key: with it an "
+        "issuer starts while the store is away. Nothing older than TOKENRY_CREDENTIALS_HARD_AGE is used. "
+        "Default: none; a start waits for the store.",
+    )
     credentials_removal_share: float = Field(
         0.2,
         ge=0,

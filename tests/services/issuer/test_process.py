@@ -120,3 +120,26 @@ def test_F09_it_starts_without_its_store_and_is_ready_when_that_is_back(processe
     folder.rename(missing)
     issuer.process.wait_until_http(f"{issuer.url}/readyz", seconds=10)
     assert issuer.token().status == 200
+
+
+def test_F09_with_a_snapshot_it_starts_and_issues_while_s3_is_away(
+    processes, folder, tmp_path, s3_server, s3_client, s3_bucket
+):
+    upload(s3_client, s3_bucket, folder)
+    environment = {**s3_server.environment, "TOKENRY_CREDENTIALS_SNAPSHOT_FOLDER": str(tmp_path / "snapshots")}
+    first = Started(processes, folder, f"s3://{s3_bucket}/live/", environment).ready()
+    assert first.process.terminate() == 0
+    nobody = {"TOKENRY_S3_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+    # The snapshot is the issuer's own: another one does not open it.
+    second = Started(processes, folder, f"s3://{s3_bucket}/live/", environment | nobody)
+    second.process.wait_until_http(f"{second.url}/healthz")
+    second.process.wait_until_http(f"{second.url}/readyz", status=503)
+    second.process.kill()
+    environment |= {"TOKENRY_ISSUER": first.url, "TOKENRY_CREDENTIALS_REFRESH_INTERVAL": "1s"}
+    third = Started(processes, folder, f"s3://{s3_bucket}/live/", environment | nobody)
+    third.process.wait_until_http(f"{third.url}/readyz", seconds=30)
+    assert third.token().status == 200
+    checks = call("GET", f"{third.url}/readyz?verbose").json["checks"]
+    assert checks["credentials"]["status"] == checks["keys"]["status"] == "degraded"
+    assert "from the snapshot" in checks["credentials"]["detail"]
+    assert third.process.terminate() == 0
