@@ -6,34 +6,45 @@ import asyncio
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
+from tokenry.revocation.entries import Kind
+from tokenry.revocation.judged import JudgedToken
+from tokenry.serving.metrics import package_version
 from tokenry.serving.server import command
+from tokenry.sources.keys import KeySource
+from tokenry.sources.revocations import RevocationSource, default_name
 from tokenry.token_validator import TokenValidator
+from tokenry.validation.policy import TrustedIssuer, ValidationPolicy
 from tokenry_admin.adapters.application_bucket import ApplicationBucket
 from tokenry_admin.adapters.application_folder import ApplicationFolder
 from tokenry_admin.app import create_app
 from tokenry_admin.issuers import BoundWaited, IssuersAsked
+from tokenry_admin.key_opening import custodies, open_keys
 from tokenry_admin.settings import Settings
 from tokenry_registry.adapters.directory import DirectoryStore
 from tokenry_registry.adapters.s3 import S3Store, make_client
 from tokenry_registry.location import bucket_of, folder_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from aiohttp import web
     from mypy_boto3_s3 import S3Client
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
+    from tokenry.revocation.lists import RevocationList
     from tokenry_admin.issuers import Settling
     from tokenry_admin.ports import ApplicationFiles
     from tokenry_admin.settings import RegistrySettings
     from tokenry_registry.ports import WritableStore
+
+
+_LATER_THAN_ANY_CUT: Final = 2**53  # an `iat` that no cut-off is after, so that only the key itself can be hit
 
 
 def open_store(settings: RegistrySettings) -> WritableStore:
@@ -68,34 +79,80 @@ def settling(settings: RegistrySettings, *, clock: Clock, fetcher: Fetcher) -> S
 
 
 def compose(settings: Settings) -> Callable[[], web.Application]:
-    """Return what makes the application inside the event loop."""
+    """
+    Return what makes the application inside the event loop.
+
+    Raises:
+        ConfigurationError: An envelope key cannot be used.
+    """
+    custodies(settings)  # a file that cannot be read is found before the start
 
     def make() -> web.Application:
         clock, plain = SystemClock(), bool(settings.plain_http_hosts)
-        fetcher = HttpFetcher(allow_plain_http=plain)
-        validator = TokenValidator(
-            settings.issuer,
-            audience=settings.issuer,
-            max_token_lifetime=int(settings.max_token_lifetime),
-            accept_untyped=settings.accept_untyped_tokens,
-            state_folder=settings.state_folder,
-            name=f"admin-{settings.instance}" if settings.instance else None,
-            allow_plain_http=plain,
-        )
+        fetcher, store = HttpFetcher(allow_plain_http=plain), open_store(settings)
+        keys = KeySource(settings.issuer, fetcher=HttpFetcher(allow_plain_http=plain), clock=clock)
+        revocations = _revocations(settings, clock=clock, keys=keys)
+        validator = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=revocations, clock=clock)
         app = create_app(
             settings,
             clock=clock,
-            store=open_store(settings),
+            store=store,
             files=open_files(settings),
             judge=validator,
             settled=settling(settings, clock=clock, fetcher=fetcher),
             fetcher=fetcher,
+            keys=open_keys(settings, store, clock=clock, revoked=_revoked_by(settings.issuer, revocations, clock)),
+            rotates_keys=bool(custodies(settings)),
             judge_ready=lambda: validator.ready,
         )
         app.cleanup_ctx.append(_judging(validator))
         return app
 
     return make
+
+
+def _policy(settings: Settings) -> ValidationPolicy:
+    trusted = TrustedIssuer(
+        issuer=settings.issuer,
+        max_token_lifetime=int(settings.max_token_lifetime),
+        accept_untyped=settings.accept_untyped_tokens,
+    )
+    return ValidationPolicy(issuers=(trusted,), audience=settings.issuer)
+
+
+def _revocations(settings: Settings, *, clock: Clock, keys: KeySource) -> RevocationSource:
+    plain = bool(settings.plain_http_hosts)
+
+    def discovered() -> str | None:
+        return None if keys.metadata is None else keys.metadata.revocation_list_uri
+
+    return RevocationSource(
+        settings.revocation_url or discovered,
+        name=f"admin-{settings.instance}" if settings.instance else default_name("admin"),
+        version=package_version(),
+        state_folder=settings.state_folder,
+        state_key=settings.issuer,
+        report_fetcher=HttpFetcher(allow_plain_http=plain),
+        fetcher=HttpFetcher(allow_plain_http=plain),
+        clock=clock,
+    )
+
+
+def _revoked_by(
+    issuer: str, revocations: RevocationSource, clock: Clock
+) -> Callable[[Collection[str]], Collection[str]]:
+    """Return what tells which keys the list has revoked; without a list none is known to be."""
+
+    def revoked(kids: Collection[str]) -> Collection[str]:
+        held = revocations.snapshot()
+        return () if held is None else {kid for kid in kids if is_revoked(held.value, kid)}
+
+    def is_revoked(listed: RevocationList, kid: str) -> bool:
+        token = JudgedToken(iss=issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input="")
+        hit = listed.hits(token, now=clock.now())
+        return hit is not None and hit.kind is Kind.KEY
+
+    return revoked
 
 
 def _judging(validator: TokenValidator) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -16,13 +16,15 @@ from tokenry.serving.rate_limit import TokenBuckets
 from tokenry_admin.audit import AuditLog, write_to_log
 from tokenry_admin.documents import Documents
 from tokenry_admin.handlers import KINDS, Clients, Service
+from tokenry_admin.key_handlers import Keys
 from tokenry_admin.metrics import AdminMetrics
 from tokenry_admin.openapi import openapi_document
 from tokenry_admin.raw_sync import RawSync
+from tokenry_admin.rotating import Rotation, RotationMeasures
 from tokenry_admin.secret_rotation import LEASE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tokenry_admin.audit import AuditSink
     from tokenry_admin.callers import Judge
     from tokenry_admin.issuers import Settling
+    from tokenry_admin.key_actions import KeyActions
     from tokenry_admin.ports import ApplicationFiles
     from tokenry_admin.settings import Settings
     from tokenry_registry.ports import WritableStore
@@ -52,6 +55,8 @@ def create_app(
     judge: Judge,
     settled: Settling,
     fetcher: Fetcher,
+    keys: KeyActions | None = None,
+    rotates_keys: bool = False,
     audit: AuditSink = write_to_log,
     judge_ready: Callable[[], bool] = lambda: True,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -68,6 +73,8 @@ def create_app(
         judge: Judges callers' tokens.
         settled: Waits until the issuers have what was written.
         fetcher: Asks the revocation service.
+        keys: Acts on signing keys; None: they are not administered here.
+        rotates_keys: Whether they are rotated on their period, in the background.
         audit: Where audit lines go.
         judge_ready: Tells whether tokens can be judged now.
         sleep: Waits between two sweeps.
@@ -101,10 +108,31 @@ def create_app(
     app[SERVICE_PARTS] = service
     _add_routes(app, service, raw_sync=settings.raw_sync)
     sweeper = Sweeper(service, sleep=sleep)
+    rotation = None
+    if keys is not None:
+        handlers = Keys(service, keys)
+        app.router.add_get("/keys", handlers.list)
+        app.router.add_post("/keys/rotate", handlers.rotate)
+        app.router.add_post("/keys/{kid}/retire", handlers.retire)
+    if keys is not None and rotates_keys:
+        rotation = _rotation(keys, metrics=metrics, health=health, clock=clock)
     health.add("tokens", lambda: ok() if judge_ready() else failed("tokens cannot be judged yet"))
     health.add("registry", sweeper.finding)
-    app.cleanup_ctx.append(_running(store, files, sweeper if background else None))
+    loops = [sweeper.run, *([] if rotation is None else [rotation.run])] if background else []
+    app.cleanup_ctx.append(_running(store, files, loops))
     return app
+
+
+def _rotation(actions: KeyActions, *, metrics: Metrics, health: Health, clock: Clock) -> Rotation:
+    """Return what rotates keys; while it fails there is time, and readiness says so."""
+
+    def finding() -> Finding:
+        return ok() if rotation.trouble is None else degraded(rotation.trouble)
+
+    measures = RotationMeasures(metrics, last_success=lambda: rotation.last_success)
+    rotation = Rotation(actions, clock=clock, observe=measures.looked)
+    health.add("key_rotation", finding)
+    return rotation
 
 
 def _add_routes(app: web.Application, service: Service, *, raw_sync: bool) -> None:
@@ -174,14 +202,16 @@ class Sweeper:
 
 
 def _running(
-    store: WritableStore, files: Sequence[ApplicationFiles], sweeper: Sweeper | None
+    store: WritableStore,
+    files: Sequence[ApplicationFiles],
+    loops: Sequence[Callable[[], Coroutine[None, None, None]]],
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def run(_app: web.Application) -> AsyncIterator[None]:
-        task = None if sweeper is None else asyncio.create_task(sweeper.run())
+        tasks = [asyncio.create_task(loop()) for loop in loops]
         yield
-        if task is not None:
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for each in files:
             await each.close()
         await store.close()

@@ -158,15 +158,40 @@ RAW_SYNC: Final[dict[str, Any]] = {
     },
 }
 
-PATHS: Final[dict[str, Any]] = {**_of_kind("clients", "client"), **_of_kind("users", "user")}
+_KEYS: Final[dict[str, Any]] = {
+    "/keys": {
+        "get": _operation(
+            "List signing keys, and when the next one begins to sign (scope registry.read)",
+            _answer("keys, by use, the newest first; next_rotation_at."),
+        )
+    },
+    "/keys/rotate": {
+        "post": _operation(
+            "Let the standby sign as soon as all caches know it, and publish another one (scope registry.admin)",
+            {"201": {"description": "The new key.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+            | _WRITING,
+            requestBody=_body(_object(use="string", reason="string")),
+        )
+    },
+    "/keys/{kid}/retire": {
+        "post": _operation(
+            "Take a key out of the JWK Set before its time; 409 while something that it signed may be in use "
+            "(scope registry.admin)",
+            _answer("It is out.") | _WRITING,
+            parameters=_in_path("kid"),
+        )
+    },
+}
+
+PATHS: Final[dict[str, Any]] = {**_of_kind("clients", "client"), **_of_kind("users", "user"), **_KEYS}
 
 
-def openapi_document(*, raw_sync: bool, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the document; *more* are the paths of other parts of this service."""
+def openapi_document(*, raw_sync: bool) -> dict[str, Any]:
+    """Return the document, with Plan B's part or without."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tokenry administration", "version": package_version()},
-        "paths": {**PATHS, **(more or {}), **(RAW_SYNC if raw_sync else {})},
+        "paths": {**PATHS, **(RAW_SYNC if raw_sync else {})},
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
             "schemas": {

@@ -74,7 +74,7 @@ class Answer:
 
 
 @asynccontextmanager
-async def running(*, files=None, settled=None, **changes):
+async def running(*, files=None, settled=None, keys=None, **changes):
     made, revocations, waits = world(), Revocations(), []
     places = [MemoryFiles()] if files is None else files
     issuer = FakeIssuer(clock=made.clock, issuer=ISSUER, audience=ISSUER)
@@ -95,6 +95,7 @@ async def running(*, files=None, settled=None, **changes):
         judge=issuer.validator(),
         settled=wait,
         fetcher=revocations,
+        keys=None if keys is None else keys(made),
         audit=lambda event, fields: made.lines.append((event, dict(fields))),
         background=False,
     )  # fmt: skip
