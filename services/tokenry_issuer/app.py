@@ -41,6 +41,7 @@ from tokenry_issuer.metadata import (
 )
 from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.passwords import SecretChecks
+from tokenry_issuer.proofs import ProofReader
 from tokenry_issuer.quick import QuickTokens
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
@@ -248,6 +249,9 @@ class Issuer:
             ),
             revocations=revocations,
             instruments=self.instruments,
+            proofs=ProofReader(
+                [token_endpoint(settings.issuer), settings.issuer.rstrip("/") + TOKEN_ALIAS], clock=clock
+            ),
         )
         self.instruments.watch(
             credentials=self.credentials,

@@ -54,6 +54,7 @@ class Grant:
         lifetime: Seconds that it lives.
         confirmation: Thumbprint of the certificate that it is bound to; None: whoever bears it may use it.
         origin: What it was exchanged from; None: it is the first of its chain.
+        key: Thumbprint of the client's key that it is bound to (DPoP); None: of none.
     """
 
     grant_type: str
@@ -65,6 +66,7 @@ class Grant:
     lifetime: int
     confirmation: str | None = None
     origin: Origin | None = None
+    key: str | None = None
 
 
 def choose_realm(parameter: str | None, *, host: str | None, realms: Iterable[str]) -> str:

@@ -58,6 +58,7 @@ class TokenEndpoint:
                 host=request.headers.get(hdrs.HOST),
                 address=address,
                 certificate=client_certificate(request),
+                proofs=request.headers.getall("DPoP", ()),
             )
         except Problem as problem:  # too large, too slow, of a coding that is not read
             self._issuance.unreadable("invalid_request", status=problem.status, reason=problem.detail, address=address)
@@ -153,6 +154,7 @@ class MetadataEndpoints:
             grant_types=grant_types,
             scopes=self._settings.scopes_supported,
             list_keys=self._keyring.list_jwk_set() is not None,
+            answer_keys=self._keyring.signs_answers,
         )
 
 

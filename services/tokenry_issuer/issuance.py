@@ -18,12 +18,13 @@ exist, never what somebody typed in their place, and no secret.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import TokenryError
 from tokenry.jose.jwk import BadSignature
 from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
+from tokenry.oauth.dpop import SCHEME
 from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable, unauthorized_client
 from tokenry.oauth.token_endpoint import JWT_BEARER, PASSWORD, TokenResponse, parse_token_request
 from tokenry.revocation.judged import JudgedToken
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.minting import Minted
+    from tokenry_issuer.proofs import ProofReader
     from tokenry_issuer.registry import RealmCredentials
     from tokenry_issuer.subject_tokens import SubjectTokens
     from tokenry_registry.realms import Client, User
@@ -79,6 +81,7 @@ class RawRequest:
         host: The `Host` header field.
         address: The caller's address.
         certificate: The certificate that the caller presented.
+        proofs: Every `DPoP` header field.
     """
 
     form: Form
@@ -87,6 +90,7 @@ class RawRequest:
     host: str | None
     address: str
     certificate: PresentedCertificate | None = None
+    proofs: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -156,6 +160,7 @@ class TokenIssuance:
         subjects: SubjectTokens,
         revocations: Revocations,
         instruments: Instruments,
+        proofs: ProofReader,
     ) -> None:
         """
         Issue with these parts.
@@ -172,6 +177,7 @@ class TokenIssuance:
             subjects: Judges tokens that are to be exchanged.
             revocations: What must not be issued.
             instruments: What is counted.
+            proofs: Reads proofs of keys that tokens are to be bound to.
         """
         self._issuer = issuer
         self._clock = clock
@@ -184,6 +190,7 @@ class TokenIssuance:
         self._subjects = subjects
         self._revocations = revocations
         self._instruments = instruments
+        self._proofs = proofs
 
     async def issue(self, raw: RawRequest) -> TokenResponse:
         """
@@ -245,6 +252,7 @@ class TokenIssuance:
             thumbprint=None if raw.certificate is None else raw.certificate.thumbprint,
             by_certificate=isinstance(proof, ClientCertificate),
         )
+        key = self._proofs.key_of(client, raw.proofs)
         # 6. to 9.
         if request.subject_token is not None:
             grant = await self._exchange(request, request.subject_token, client, credentials, confirmation, trail)
@@ -258,6 +266,8 @@ class TokenIssuance:
                 issuer=self._issuer,
                 confirmation=confirmation,
             )
+        if key is not None:
+            grant = replace(grant, key=key)
         minted = await self._mint(grant)
         self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
         self._instruments.live.issued(
@@ -271,6 +281,7 @@ class TokenIssuance:
             kid=minted.kid,
             expires_at=minted.expires_at,
             bound_to=grant.confirmation,
+            **({} if key is None else {"bound_to_key": key}),
         )
         record("token_issued", trail.known)
         return TokenResponse(
@@ -279,6 +290,7 @@ class TokenIssuance:
             scope=grant.scope,
             realm=grant.realm.name,
             issued_token_type=request.issued_token_type,
+            token_type="Bearer" if key is None else SCHEME,
         )
 
     async def _exchange(

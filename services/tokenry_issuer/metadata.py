@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tokenry.oauth.dpop import ALGORITHMS as DPOP_ALGORITHMS
 from tokenry_issuer.minting import CLAIMS
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 -- a path
 JWKS_PATH = "/.well-known/jwks.json"
 LIST_JWKS_PATH = "/.well-known/revocation-list-jwks.json"
+ANSWER_JWKS_PATH = "/oauth2/introspect/keys"  # at token info: its keys are never in our own sets
 RFC8414_PATH = "/.well-known/oauth-authorization-server"
 OPENID_PATH = "/.well-known/openid-configuration"
 
@@ -24,6 +26,7 @@ SECRET_METHODS = ("client_secret_basic", "client_secret_post")
 # The asymmetric ones first: what a client should use (RFC 9700 section 2.5).
 CLIENT_METHODS = ("private_key_jwt", *SECRET_METHODS)
 ASSERTION_ALGORITHMS = ("ES256",)
+ANSWER_ALGORITHMS = ("ES256",)
 # RFC 8414 section 2 allows the names of token types besides: token info and revocation take a bearer too.
 RESOURCE_METHODS = (*SECRET_METHODS, "Bearer")
 
@@ -38,6 +41,7 @@ def build_metadata(
     tls_methods: Iterable[str] = (),
     algorithms: Iterable[str] = (),
     list_keys: bool = False,
+    answer_keys: bool = False,
 ) -> dict[str, Any]:
     """
     Return the members of the document at `RFC8414_PATH`.
@@ -51,6 +55,7 @@ def build_metadata(
         algorithms: What trusted issuers sign with, besides what clients do.
         tls_methods: How a certificate authenticates a client here; none: there are none.
         list_keys: Whether there is a key that signs revocation lists.
+        answer_keys: Whether there is a key that signs introspection answers (RFC 9701).
     """
     base = issuer.rstrip("/")
     members: dict[str, Any] = {
@@ -63,6 +68,7 @@ def build_metadata(
         "token_endpoint_auth_signing_alg_values_supported": list(
             dict.fromkeys((*ASSERTION_ALGORITHMS, *sorted(algorithms)))
         ),
+        "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),  # RFC 9449 section 5.1
         "claims_supported": list(CLAIMS),
     }
     if certificates := [str(method) for method in tls_methods]:
@@ -71,6 +77,9 @@ def build_metadata(
     if tokeninfo_url is not None:
         members["introspection_endpoint"] = tokeninfo_url.rstrip("/") + "/oauth2/introspect"
         members["introspection_endpoint_auth_methods_supported"] = list(RESOURCE_METHODS)
+        if answer_keys:
+            members["introspection_signing_alg_values_supported"] = list(ANSWER_ALGORITHMS)  # RFC 9701 section 7
+            members["introspection_jwks_uri"] = tokeninfo_url.rstrip("/") + ANSWER_JWKS_PATH
     if revocation_url is not None:
         root = revocation_url.rstrip("/").removesuffix("/revocations")
         members["revocation_endpoint"] = root + "/oauth2/revoke"

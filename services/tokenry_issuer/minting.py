@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_encode, dump_json
+from tokenry.oauth.confirmation import JKT
 from tokenry.oauth.mutual_tls import bound_to
 from tokenry.scope import format_scope
 from tokenry.secret import Secret
@@ -87,8 +88,9 @@ def build_claims(grant: Grant, *, issuer: str, now: float, jti: str) -> dict[str
         # Never later than what it was made from, also when the clock has moved on since that was decided.
         claims["exp"] = min(claims["exp"], grant.origin.expires_at)
         claims |= grant.origin.claims()
-    if grant.confirmation is not None:
-        claims["cnf"] = bound_to(grant.confirmation)
+    if grant.confirmation is not None or grant.key is not None:
+        certificate = {} if grant.confirmation is None else bound_to(grant.confirmation)
+        claims["cnf"] = {**certificate, **({} if grant.key is None else {JKT: grant.key})}
     return claims
 
 

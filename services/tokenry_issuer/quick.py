@@ -99,6 +99,8 @@ class QuickTokens:
         began = self._clock.monotonic()
         if headers.get(hdrs.CONTENT_TYPE) != FORM or hdrs.CONTENT_ENCODING in headers or hdrs.EXPECT in headers:
             return None
+        if "DPoP" in headers:
+            return None  # a proof is used up
         raw = self._read(headers, body, transport)
         if raw is None:
             return None

@@ -89,6 +89,15 @@ class Fields:
             raise ProtocolError(f"{name} is neither true nor false")
         return value
 
+    def true_or(self, name: str, *, among: Collection[str]) -> str | bool:
+        """Return the member *name*: a boolean (absent: False), or a text of *among*."""
+        value = self._take(name)
+        if name not in self._members or isinstance(value, bool):
+            return bool(value)
+        if not isinstance(value, str) or value not in among:
+            raise ProtocolError(f"{name} is neither true nor false nor {', '.join(sorted(among))}")
+        return value
+
     def optional_names(self, name: str) -> tuple[str, ...] | None:
         """Return the list of distinct, non-empty texts *name*, or None when it is absent."""
         value = self._take(name)

@@ -64,6 +64,13 @@ class AssertionAudience(StrEnum):
     TOKEN_ENDPOINT = "token_endpoint"  # noqa: S105 -- a place, no secret
 
 
+class ProofOfKey(StrEnum):
+    """When a client's tokens are bound to a key of its own (DPoP, RFC 9449)."""
+
+    OPTIONAL = "optional"  # when it sends a proof
+    REQUIRED = "required"  # always: a request without a proof is refused
+
+
 class Refusal(StrEnum):
     """Why a stored object was not taken into force; a metric label."""
 
@@ -157,6 +164,7 @@ class Client:
         exchange: Which tokens it may exchange; None: none.
         certificate_bound: Whether its tokens are bound to the certificate of the connection that they are issued
             on; None: where it authenticated by that certificate.
+        dpop: When its tokens are bound to a key of its own; None: never, whatever it sends.
     """
 
     client_id: str
@@ -172,6 +180,7 @@ class Client:
     tls: TlsIdentity | None = None
     exchange: ExchangePolicy | None = None
     certificate_bound: bool | None = None
+    dpop: ProofOfKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,10 +359,18 @@ def _read_client(fields: Fields) -> Client:
         tls=None if tls is None else read_tls_identity(tls, owner=client_id),
         exchange=None if exchange is None else read_exchange_policy(Fields(exchange)),
         certificate_bound=fields.optional_flag("certificate_bound_access_tokens"),
+        dpop=_proof_of_key(fields),
     )
 
 
 _TLS = "tls_client_auth"
+
+
+def _proof_of_key(fields: Fields) -> ProofOfKey | None:
+    value = fields.true_or("dpop", among={ProofOfKey.REQUIRED})
+    if value is False:
+        return None
+    return ProofOfKey.OPTIONAL if value is True else ProofOfKey.REQUIRED
 
 
 def _read_user(fields: Fields) -> User:

@@ -201,6 +201,7 @@ class TokenResponse:
         scope: What was granted.
         realm: Realm with its leading slash.
         issued_token_type: What it is, in the words of RFC 8693; only for an exchange.
+        token_type: How it is used: `Bearer`, or `DPoP` where it is bound to a key (RFC 9449 section 5).
     """
 
     access_token: Secret
@@ -208,12 +209,13 @@ class TokenResponse:
     scope: Scope
     realm: str
     issued_token_type: str | None = None
+    token_type: str = "Bearer"  # noqa: S105 -- a scheme
 
     def to_json(self) -> bytes:
         """Return the body of the answer."""
         members: dict[str, Any] = {
             "access_token": self.access_token.reveal(),
-            "token_type": "Bearer",
+            "token_type": self.token_type,
             "expires_in": self.expires_in,
             "scope": format_scope(self.scope),
             "realm": self.realm,

@@ -122,6 +122,7 @@ async def test_both_ways_count_the_same(issuer):
         (PLAIN, {"Content-Type": FORM + "; charset=utf-8"}),
         (PLAIN, {"Content-Encoding": "gzip"}),
         (PLAIN, {"Expect": "100-continue"}),
+        (PLAIN, {"dpop": "x"}),
         (PLAIN | {"grant_type": "password", "username": "robot", "password": PASSWORD}, {}),
         (PLAIN | {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": "x"}, {}),
         (PLAIN | {"client_assertion": "x", "client_assertion_type": "y"}, {"client": None}),
