@@ -22,8 +22,8 @@ from tokenry.errors import TokenryError
 from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.form import FORM, parse_form, parse_query
 from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS
-from tokenry.serving.access_log import record
-from tokenry.serving.addresses import client_address
+from tokenry.serving.access_log import record_request
+from tokenry.serving.addresses import caller_address, peer_address
 from tokenry.serving.application import render_refusal, request_id_of, request_ids
 from tokenry.serving.client_certificates import presented_certificate
 from tokenry.serving.keys import current_request_id
@@ -121,7 +121,7 @@ class QuickTokens:
 
     def _read(self, headers: CIMultiDictProxy[str], body: bytes, transport: asyncio.Transport) -> RawRequest | None:
         """Return the request, or None for one that cannot be read, or is of another kind."""
-        peer = _peer(transport)
+        peer = peer_address(transport)
         proxies = self._settings.trusted_proxies
         try:
             form = parse_form(body, content_type=FORM)
@@ -132,11 +132,7 @@ class QuickTokens:
                 query=_NO_QUERY,
                 authorization=headers.getall(hdrs.AUTHORIZATION, []),
                 host=headers.get(hdrs.HOST),
-                address=client_address(
-                    peer,
-                    forwarded_for=headers.getall("X-Forwarded-For", []) if proxies else (),
-                    trusted_proxies=proxies,
-                ),
+                address=caller_address(transport, headers, trusted_proxies=proxies),
                 certificate=presented_certificate(self._settings, peer=peer, headers=headers, transport=transport),
             )
         except TokenryError:
@@ -147,13 +143,7 @@ class QuickTokens:
         if timer is None:
             timer = self._timers[path, status] = self._requests.labels(hdrs.METH_POST, path, str(status))
         timer.observe(seconds)
-        record("request", {
-            "method": hdrs.METH_POST,
-            "route": path,
-            "status": status,
-            "seconds": round(seconds, 6),
-            "client_address": address,
-        })  # fmt: skip
+        record_request(method=hdrs.METH_POST, route=path, status=status, seconds=seconds, client_address=address)
 
     def _granted(self, response: TokenResponse, request_id: str) -> bytes:
         body = response.to_json()
@@ -193,11 +183,3 @@ def _at_once(issuance: TokenIssuance, raw: RawRequest) -> TokenResponse | OAuthE
         return refusal
     issuing.close()
     return None
-
-
-def _peer(transport: asyncio.Transport) -> str | None:
-    """Return the address of the other end as aiohttp's `Request.remote` does."""
-    name = transport.get_extra_info("peername")
-    if isinstance(name, list | tuple):
-        return str(name[0])
-    return None if name is None else str(name)

@@ -12,10 +12,12 @@ from json.encoder import encode_basestring_ascii as _json
 from typing import TYPE_CHECKING
 
 from tokenry.jose.encoding import dump_json
+from tokenry.oauth.errors import bearer_challenge
 
 if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
 
+DOTS_OF_A_JWS = 2  # a token with another number of them is opaque
 # Consumers of Plan B panic without it, and none of them acts upon it.
 GRANT_TYPE = "password"
 ACCESS_TOKEN_NOT_VALID = "Access Token not valid"  # noqa: S105 -- a sentence
@@ -37,6 +39,8 @@ _RESERVED = frozenset(
 )
 
 NO_TOKEN_BODY = dump_json({"error": "invalid_request", "error_description": ACCESS_TOKEN_NOT_VALID})
+INVALID_TOKEN_CHALLENGE = bearer_challenge(error="invalid_token", description=ACCESS_TOKEN_NOT_VALID)
+TOKEN_REFUSED = "token refused"  # noqa: S105 -- an event of the log
 INVALID_TOKEN_BODY = dump_json({"error": "invalid_token", "error_description": ACCESS_TOKEN_NOT_VALID})
 
 

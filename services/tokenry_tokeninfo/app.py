@@ -13,7 +13,6 @@ from tokenry_tokeninfo.callers import ClientExchange
 from tokenry_tokeninfo.handlers import Handlers, add_list_stamp
 from tokenry_tokeninfo.measures import Measures
 from tokenry_tokeninfo.openapi import document
-from tokenry_tokeninfo.ports import Refusals
 from tokenry_tokeninfo.quick import Quick
 from tokenry_tokeninfo.settings import read_audiences
 from tokenry_tokeninfo.signed_answers import AnswerSigner, read_answer_keys
@@ -73,7 +72,7 @@ def create_app(
     )
     health.add("keys", keys_check(keys, clock))
     health.add("revocations", revocations_check(revocations, clock, settings, extension))
-    measures, refusals = Measures(metrics, clock=clock, keys=keys, revocations=revocations), Refusals()
+    measures = Measures(metrics, clock=clock, keys=keys, revocations=revocations)
     stamps = Stamps(clock, revocations)
     handlers = Handlers(
         issuer=settings.issuer_identifier,
@@ -92,7 +91,6 @@ def create_app(
         introspection_limit=TokenBuckets(rate=settings.introspection_rate, burst=settings.introspection_burst),
         introspection_audiences=read_audiences(settings.introspection_audiences),
         upstream=_upstream(settings, calls=calls, clock=clock),
-        refusals=refusals,
         introspection_scopes={
             name: tuple(seen) for name, seen in read_audiences(settings.introspection_scopes).items()
         },
@@ -106,7 +104,8 @@ def create_app(
             metrics=metrics,
             measures=measures,
             health=health,
-            refusals=refusals,
+            trusted_proxies=settings.trusted_proxies,
+            knows_opaque=settings.upstream_url is not None,
         )
     _add_routes(app, handlers)
     app.on_response_prepare.append(add_list_stamp)

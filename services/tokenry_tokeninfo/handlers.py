@@ -26,12 +26,20 @@ from tokenry.oauth.form import FORM, Form, parse_form, parse_query
 from tokenry.oauth.introspection import INACTIVE, parse_introspection_request
 from tokenry.revocation.stamps import LIST_HEADER
 from tokenry.scope import NO_SCOPE, Scope
+from tokenry.serving.access_log import record
 from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
 from tokenry.serving.problem import Problem
 from tokenry.validation.validator import ANY_CONFIRMATION
-from tokenry_tokeninfo.answers import ACCESS_TOKEN_NOT_VALID, INVALID_TOKEN_BODY, NO_TOKEN_BODY, token_info_body
+from tokenry_tokeninfo.answers import (
+    DOTS_OF_A_JWS,
+    INVALID_TOKEN_BODY,
+    INVALID_TOKEN_CHALLENGE,
+    NO_TOKEN_BODY,
+    TOKEN_REFUSED,
+    token_info_body,
+)
 from tokenry_tokeninfo.auth_policy import (
     REQUIRE_HEADER,
     AuthPolicy,
@@ -56,7 +64,7 @@ if TYPE_CHECKING:
     from tokenry.validation.validator import Confirmation
     from tokenry_tokeninfo.callers import ClientExchange
     from tokenry_tokeninfo.measures import Measures
-    from tokenry_tokeninfo.ports import Refusals, Validation
+    from tokenry_tokeninfo.ports import Validation
     from tokenry_tokeninfo.signed_answers import AnswerSigner
     from tokenry_tokeninfo.stamps import Stamps
     from tokenry_tokeninfo.upstream import Upstream, UpstreamAnswer
@@ -64,9 +72,7 @@ if TYPE_CHECKING:
 LIST_STAMP = web.RequestKey("list_stamp", str)
 JSON = "application/json"
 JWKS_CACHE = "public, max-age=60"  # seconds: below the time for which a key is published before it signs
-_DOTS_OF_A_JWS = 2
 
-_INVALID_CHALLENGE = bearer_challenge(error="invalid_token", description=ACCESS_TOKEN_NOT_VALID)
 _log = structlog.get_logger("tokenry.tokeninfo")
 
 
@@ -86,12 +92,10 @@ class Handlers:
         introspection_limit: TokenBuckets,
         introspection_audiences: Mapping[str, frozenset[str]],
         upstream: Upstream | None,
-        refusals: Refusals,
         introspection_scopes: Mapping[str, tuple[str, ...]],
         signer: AnswerSigner | None,
     ) -> None:
         """See `tokenry_tokeninfo.app.create_app`."""
-        self._refusals = refusals
         self._introspection_scopes = introspection_scopes
         self._signer = signer
         self._vary = {} if signer is None else {hdrs.VARY: hdrs.ACCEPT}
@@ -116,7 +120,7 @@ class Handlers:
         if token is None:
             return web.Response(status=400, body=NO_TOKEN_BODY, content_type=JSON)
         try:
-            if self._upstream is not None and token.count(".") != _DOTS_OF_A_JWS:
+            if self._upstream is not None and token.count(".") != DOTS_OF_A_JWS:
                 answer = await self._ask_upstream(self._upstream, token)
                 cache = "HIT" if answer.remembered else "MISS"
                 return web.Response(body=answer.body, content_type=JSON, headers={"X-Cache": cache})
@@ -166,7 +170,7 @@ class Handlers:
     async def _introspected(self, token: str, caller: TokenInfo, *, audience: str | None) -> dict[str, Any] | None:
         """Return what *caller* is told of *token*, or None for nothing."""
         narrowed = self._introspection_scopes.get(_name(caller))
-        if self._upstream is not None and token.count(".") != _DOTS_OF_A_JWS:
+        if self._upstream is not None and token.count(".") != DOTS_OF_A_JWS:
             if audience is not None or _name(caller) in self._introspection_audiences:
                 return None  # an opaque token has no audience
             answer = await self._ask_upstream(self._upstream, token)
@@ -304,9 +308,6 @@ class Handlers:
     ) -> TokenInfo:
         began = self._clock.monotonic()
         try:
-            refused = self._refusals.take(token, audience)
-            if refused is not None:
-                raise refused
             info = await self._validation.avalidate(token, scope=scope, audience=audience, confirmation=confirmation)
         except (InvalidToken, InsufficientScope, ValidatorNotReady) as error:
             self._measures.validated(self._clock.monotonic() - began, error)
@@ -347,8 +348,8 @@ def _certificate(request: web.Request) -> str | None:
 
 def _invalid_token(error: InvalidToken) -> web.Response:
     """Answer the same bytes for every reason, which goes to the log alone."""
-    _log.info("token refused", reason=str(error.reason))
-    return _unauthorized(INVALID_TOKEN_BODY, _INVALID_CHALLENGE)
+    record(TOKEN_REFUSED, {"reason": str(error.reason)})
+    return _unauthorized(INVALID_TOKEN_BODY, INVALID_TOKEN_CHALLENGE)
 
 
 def _unauthorized(body: bytes, challenge: str) -> web.Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from tokenry.errors import InvalidToken, Reason, TokenryError
+from tokenry.errors import TokenryError
 from tokenry.scope import NO_SCOPE
 
 if TYPE_CHECKING:
@@ -52,32 +52,6 @@ class Validation(Protocol):
             ValidatorNotReady: That cannot be told now.
         """
         ...
-
-
-class Refusals:
-    """
-    What was found wrong with a token a moment ago, for the one who answers it.
-
-    Only the last finding is kept: whoever comes too late judges again. Tokens do not get better by waiting, but for
-    those that are not valid yet, nor by looking closer, but for those that are bound to a certificate: these are not
-    noted.
-    """
-
-    def __init__(self) -> None:
-        """Know of none."""
-        self._last: tuple[str, str | None, InvalidToken] | None = None
-
-    def note(self, token: str, audience: str | None, refused: InvalidToken) -> None:
-        """Remember that *token* was *refused* for *audience*."""
-        if refused.reason not in {Reason.NOT_YET_VALID, Reason.UNCONFIRMED}:
-            self._last = (token, audience, refused)
-
-    def take(self, token: str, audience: str | None) -> InvalidToken | None:
-        """Return and forget what is known of *token* for *audience*."""
-        last, self._last = self._last, None
-        if last is None or last[0] != token or last[1] != audience:
-            return None
-        return last[2]
 
 
 class Unreachable(TokenryError):

@@ -1,12 +1,12 @@
 """
-Good tokens at `/oauth2/tokeninfo` and `/auth`, answered at once (see `tokenry.serving.quick`).
+Tokens at `/oauth2/tokeninfo` and `/auth`, answered at once (see `tokenry.serving.quick`).
 
 Invariants:
     * Every request is judged: signature (remembered or not), times, audience, revocation, readiness. What is
       remembered of a token is the text of its answer, used only while the validator hands out the very finding that it
       was made of.
-    * Only good tokens with what is asked of them are answered here; every other request goes the ordinary way. What
-      was found wrong with a token is handed on, so that a flood of bad ones is not verified twice.
+    * Answered here are good tokens that have what is asked of them, and bad ones; whatever has to be waited for, or
+      needs more of the request than its header, goes the ordinary way.
     * An answer is the one that the ordinary way gives.
 """
 
@@ -15,13 +15,23 @@ from __future__ import annotations
 import re
 from email.utils import formatdate
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING
 
-from tokenry.errors import InvalidToken, TokenryError, UnknownKey
+from tokenry.errors import InvalidToken, Reason, TokenryError, UnknownKey
 from tokenry.revocation.stamps import LIST_HEADER
+from tokenry.serving.access_log import record, record_request
+from tokenry.serving.addresses import caller_address
 from tokenry.serving.application import request_id_of, request_ids
+from tokenry.serving.keys import current_request_id
 from tokenry.validation.memory import SecondSight
-from tokenry_tokeninfo.answers import token_info_parts
+from tokenry_tokeninfo.answers import (
+    DOTS_OF_A_JWS,
+    INVALID_TOKEN_BODY,
+    INVALID_TOKEN_CHALLENGE,
+    TOKEN_REFUSED,
+    token_info_parts,
+)
 from tokenry_tokeninfo.auth_policy import (
     REQUIRE_HEADER,
     AuthPolicy,
@@ -31,14 +41,18 @@ from tokenry_tokeninfo.auth_policy import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
     from multidict import CIMultiDictProxy
 
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
+    from tokenry.serving.addresses import Network
     from tokenry.serving.health import Health
     from tokenry.serving.metrics import Metrics
     from tokenry_tokeninfo.measures import Measures
-    from tokenry_tokeninfo.ports import Refusals, Validation
+    from tokenry_tokeninfo.ports import Validation
     from tokenry_tokeninfo.stamps import Stamps
 
 TOKEN_INFO = "/oauth2/tokeninfo"  # noqa: S105 -- a path
@@ -48,7 +62,14 @@ FINISHED = 20_000  # answers remembered at most, as many as signatures: about 1 
 POLICIES = 256  # of gateways; more are parsed anew each time
 _SCHEME = "Bearer "
 _PLAIN_QUERY = re.compile(r"[A-Za-z0-9._=&:/-]*")  # in which nothing can be spelled in two ways
+AUTH_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+AUTH_ROUTES = ("/auth", "/auth/{rest}")
 _HEAD = b"HTTP/1.1 200 OK\r\nX-Request-Id: "
+_REFUSED = b"HTTP/1.1 401 Unauthorized\r\nX-Request-Id: "
+_REFUSED_END = (
+    f"\r\nWWW-Authenticate: {INVALID_TOKEN_CHALLENGE}\r\nContent-Type: application/json"
+    f"\r\nContent-Length: {len(INVALID_TOKEN_BODY)}\r\n\r\n"
+).encode("ascii") + INVALID_TOKEN_BODY
 _JSON = b"\r\nContent-Type: application/json"
 _NO_BODY = b"\r\nContent-Length: 0\r\n\r\n"
 
@@ -75,11 +96,12 @@ class Quick:
         metrics: Metrics,
         measures: Measures,
         health: Health,
-        refusals: Refusals,
+        trusted_proxies: Sequence[Network] = (),
+        knows_opaque: bool = False,
         remembered: int = FINISHED,
     ) -> None:
         """
-        Answer good tokens.
+        Answer tokens.
 
         Args:
             clock: Where the time comes from.
@@ -88,7 +110,8 @@ class Quick:
             metrics: Where requests are counted.
             measures: Where validations are counted.
             health: Tells whether the service is draining: then connections are to be closed, the ordinary way.
-            refusals: Told what is wrong with a token.
+            trusted_proxies: Networks of proxies that are believed whom they speak for.
+            knows_opaque: Whether what is no JWT is asked about elsewhere.
             remembered: Tokens whose answers are kept at most.
         """
         self._clock = clock
@@ -96,47 +119,75 @@ class Quick:
         self._stamps = stamps
         self._measures = measures
         self._health = health
-        self._refusals = refusals
+        self._trusted_proxies = trusted_proxies
+        self._knows_opaque = knows_opaque
         self._finished: SecondSight[_Finished] = SecondSight(remembered)
         self._new_request_id = request_ids()
-        self._token_info_timer = metrics.requests.labels("GET", TOKEN_INFO, "200")
-        self._auth_timers = {
-            (method, route): metrics.requests.labels(method, route, "200")
-            for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-            for route in ("/auth", "/auth/{rest}")
+        labels = metrics.requests.labels
+        self._timers = {
+            (method, route): (labels(method, route, "200"), labels(method, route, "401"))
+            for method, route in (("GET", TOKEN_INFO), *product(AUTH_METHODS, AUTH_ROUTES))
         }
         self._shared: tuple[str, bytes] = ("", b"")
 
-    def __call__(self, method: str, path: str, headers: CIMultiDictProxy[str]) -> bytes | None:
-        """Return the answer to a good token, or None; see `QuickAnswers`."""
+    def __call__(
+        self, method: str, path: str, headers: CIMultiDictProxy[str], transport: asyncio.Transport
+    ) -> bytes | None:
+        """Return the answer to a token that needs no waiting, or None; see `QuickAnswers`."""
         began = self._clock.monotonic()
         policy: AuthPolicy | None = None
         if path == TOKEN_INFO:
-            if method != "GET":
-                return None
-            timer = self._token_info_timer
+            route = TOKEN_INFO
         else:
             policy = self._policy(path, headers)
             if policy is None:
                 return None
             route = "/auth/{rest}" if path.startswith(AUTH_BY_HEADER) else "/auth"
-            found = self._auth_timers.get((method, route))
-            if found is None:
-                return None
-            timer = found
+        timers = self._timers.get((method, route))
         values = headers.getall("Authorization", ())
-        if len(values) != 1 or not values[0].startswith(_SCHEME) or self._health.draining:
+        if timers is None or len(values) != 1 or not values[0].startswith(_SCHEME) or self._health.draining:
             return None
         shared, second = self._shared_fields()
-        token = values[0][len(_SCHEME) :]
-        finished = self._judged(token, policy, began=began)
-        if finished is None or not shared:
+        if not shared:
             return None
-        start = _HEAD + request_id_of(headers, self._new_request_id).encode("ascii")
-        timer.observe(self._clock.monotonic() - began)
+        token = values[0][len(_SCHEME) :]
+        found = self._judged(token, policy, began=began)
+        if found is None:
+            return None
+        request_id = request_id_of(headers, self._new_request_id)
+        seconds = self._clock.monotonic() - began
+        if isinstance(found, InvalidToken):
+            timers[1].observe(seconds)
+            self._log_refusal(found, method, route, seconds, request_id, caller=(transport, headers))
+            return b"".join((_REFUSED, request_id.encode("ascii"), shared, _REFUSED_END))
+        timers[0].observe(seconds)
+        start = _HEAD + request_id.encode("ascii")
         if policy is not None:
-            return b"".join((start, shared, _identity(finished), _NO_BODY))
-        return b"".join((start, shared, _JSON, _body(finished, token, second)))
+            return b"".join((start, shared, _identity(found), _NO_BODY))
+        return b"".join((start, shared, _JSON, _body(found, token, second)))
+
+    def _log_refusal(
+        self,
+        refused: InvalidToken,
+        method: str,
+        route: str,
+        seconds: float,
+        request_id: str,
+        *,
+        caller: tuple[asyncio.Transport, CIMultiDictProxy[str]],
+    ) -> None:
+        reset = current_request_id.set(request_id)
+        try:
+            record(TOKEN_REFUSED, {"reason": str(refused.reason)})
+            record_request(
+                method=method,
+                route=route,
+                status=401,
+                seconds=seconds,
+                client_address=caller_address(*caller, trusted_proxies=self._trusted_proxies),
+            )
+        finally:
+            current_request_id.reset(reset)
 
     def _policy(self, path: str, headers: CIMultiDictProxy[str]) -> AuthPolicy | None:
         """Return what a gateway asks for at *path*, or None for what is no plain policy."""
@@ -150,18 +201,21 @@ class Quick:
             pass  # the ordinary way raises the alarm
         return None
 
-    def _judged(self, token: str, policy: AuthPolicy | None, *, began: float) -> _Finished | None:
-        """Return the answers to *token* if it is good and has what *policy* asks for."""
-        audience = None if policy is None else policy.audience
+    def _judged(self, token: str, policy: AuthPolicy | None, *, began: float) -> _Finished | InvalidToken | None:
+        """Return the answers to *token* if it has what *policy* asks for, what is wrong with it, or None."""
         try:
-            info = self._validation.validate(token, audience=audience)
+            info = self._validation.validate(token, audience=None if policy is None else policy.audience)
             if policy is not None:
                 policy.check(info.scope)
         except UnknownKey:
             return None  # the ordinary way waits for the key
         except InvalidToken as refused:
-            self._refusals.note(token, audience, refused)
-            return None
+            if refused.reason is Reason.UNCONFIRMED:  # the ordinary way looks at the caller's certificate
+                return None
+            if self._knows_opaque and token.count(".") != DOTS_OF_A_JWS:
+                return None
+            self._measures.validated(self._clock.monotonic() - began, refused)
+            return refused
         except TokenryError:
             return None
         self._measures.validated(self._clock.monotonic() - began)

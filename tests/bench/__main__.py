@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 8  # enough that the server never waits, few enough that queueing does not hide what it does
 DISTINCT = "different"
+STEADY_RATE = 2_000  # requests a second: what one process does without being busy
+FLOOD_RATE = 100_000 / 60
+FLOOD_TOKENS = 50_000  # that come round again only after half a minute
 WARM_UP = 10_000  # so that each of 1,000 tokens was seen three times by each of two processes
 
 
@@ -65,6 +68,8 @@ class Case:
         requests: File with the requests.
         advance: Whether every round has requests that were never sent before.
         statuses: Which answers are right.
+        rate: Requests a second that are due; 0 for as many as are answered.
+        beside: Who else asks at the same time: an order for the load generator.
     """
 
     name: str
@@ -73,6 +78,8 @@ class Case:
     requests: Path
     advance: bool = False
     statuses: frozenset[str] = frozenset({"200"})
+    rate: float = 0.0
+    beside: dict[str, Any] | None = None
     rounds: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -97,6 +104,8 @@ class Load:
             "first": first,
             "count": count,
             "connections": CONNECTIONS,
+            "rate": case.rate,
+            "beside": case.beside,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -166,11 +175,11 @@ class Bench:
     def tokens(self, count: int) -> list[str]:
         return [self.platform.token("orders", scope="orders.read orders.write") for _ in range(count)]
 
-    def flooded(self, good: list[str], count: int) -> Iterator[str]:
-        """Yield requests of which one in ten has a bad token of its own: the signature of a good one, changed."""
+    def bad(self, good: list[str], count: int) -> Iterator[str]:
+        """Yield requests with a bad token each: the signature of a good one, changed."""
         for number in range(count):
             token = good[number % len(good)]
-            yield get("/oauth2/tokeninfo", token if number % 10 else f"{token[:-40]}{number:08d}{token[-32:]}")
+            yield get("/oauth2/tokeninfo", f"{token[:-40]}{number:08d}{token[-32:]}")
 
     # --- cases ---
 
@@ -204,12 +213,26 @@ class Bench:
             for kind, file in files.items():
                 self.add(f"{endpoint}, {kind}", info, file, advance=DISTINCT in kind)
             if endpoint == "tokeninfo":
-                flooded = self.written("flooded", self.flooded(thousand, fresh))
-                right = frozenset({"200", "401"})
-                self.add("tokeninfo, 1,000 tokens, 1 in 10 bad", info, flooded, advance=True, statuses=right)
-                self.add("tokeninfo, 1,000 tokens, 2 processes", self.token_info(2), files["1,000 tokens"])
+                self.prepare_steady(info, files["1,000 tokens"], thousand)
         self.prepare_service(thousand)
         self.prepare_issuer()
+
+    def prepare_steady(self, info: tuple[Process, str], requests: Path, tokens: list[str]) -> None:
+        """
+        Ask at a fixed rate: what a second process costs, and what a flood of bad tokens does to good ones.
+
+        Two processes get twice the requests, so that each of them has as much to do as the one has.
+        """
+        self.add(f"tokeninfo, {STEADY_RATE:,} a second", info, requests, rate=STEADY_RATE)
+        two = self.token_info(2)
+        self.add(f"tokeninfo, {2 * STEADY_RATE:,} a second, 2 processes", two, requests, rate=2 * STEADY_RATE)
+        flood = {
+            "requests": str(self.written("bad", self.bad(tokens, FLOOD_TOKENS))),
+            "rate": FLOOD_RATE,
+            "connections": CONNECTIONS,
+        }
+        name = f"tokeninfo, {STEADY_RATE:,} a second, and 100,000 bad tokens a minute"
+        self.add(name, info, requests, rate=STEADY_RATE, beside=flood)
 
     def prepare_service(self, tokens: list[str]) -> None:
         requests = self.written("orders", (get("/orders", token) for token in tokens))

@@ -4,6 +4,10 @@ The load generator, a process of its own: reads orders from standard input, writ
 Each line in is a JSON object (`address`, `requests`: a file with a JSON array of whole HTTP requests, `first`, `count`,
 `connections`), each line out another one. Every connection sends its next request when it has the whole answer to the
 last one: no think time, no pipelining.
+
+With `rate` (requests a second) requests are due at fixed times, whatever the answers take, and a latency counts
+from the moment at which its request was due (so that a stall is seen in all that it delayed). With `beside` (an order of
+its own: `requests`, `rate`, `connections`) others ask at the same time, and are counted by status only.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import time
 from array import array
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -24,10 +29,12 @@ _HEAD_END = b"\r\n\r\n"
 class Run:
     """One order: which requests are left, and what came back."""
 
-    def __init__(self, requests: list[bytes], *, first: int, count: int) -> None:
+    def __init__(self, requests: list[bytes], *, first: int, count: int, rate: float = 0.0) -> None:
         self.requests = requests
         self.next = first
         self.end = first + count
+        self.interval = 1 / rate if rate else 0.0
+        self.due = time.perf_counter()
         self.latencies = array("d")
         self.statuses: Counter[str] = Counter()
         self.answer_bytes = 0
@@ -39,6 +46,7 @@ class Run:
         if number >= self.end:
             return None
         self.next = number + 1
+        self.due += self.interval
         return self.requests[number % len(self.requests)]
 
     def lost(self) -> None:
@@ -65,8 +73,17 @@ class Caller(asyncio.Protocol):
         if request is None:
             self.transport.close()
             return
+        self.request = request
         self.began = time.perf_counter()
-        self.transport.write(request)
+        if self.run.interval:
+            wait, self.began = self.run.due - self.began, self.run.due
+            if wait > 0:
+                asyncio.get_running_loop().call_later(wait, self.write)
+                return
+        self.write()
+
+    def write(self) -> None:
+        self.transport.write(self.request)  # type: ignore[attr-defined]  # a transport that writes
 
     def data_received(self, data: bytes) -> None:
         self.buffer = data if not self.buffer else self.buffer + data
@@ -97,15 +114,25 @@ def _content_length(head: bytes) -> int:
     return int(lower[at + 17 : end if end >= 0 else len(lower)])
 
 
-async def perform(order: dict[str, object], requests: list[bytes]) -> dict[str, object]:
+async def started(order: dict[str, Any], files: Files, address: str) -> Run:
+    run = Run(files.read(order["requests"]), first=order["first"], count=order["count"], rate=order.get("rate", 0.0))
+    host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
-    run = Run(requests, first=int(str(order["first"])), count=int(str(order["count"])))
-    host, _, port = str(order["address"]).rpartition(":")
-    began = time.perf_counter()
-    for _ in range(int(str(order["connections"]))):
+    for _ in range(order["connections"]):
         await loop.create_connection(lambda: Caller(run), host, int(port))
+    return run
+
+
+async def perform(order: dict[str, Any], files: Files) -> dict[str, object]:
+    beside = order.get("beside")
+    other = await started(beside | {"first": 0, "count": sys.maxsize}, files, order["address"]) if beside else None
+    began = time.perf_counter()
+    run = await started(order, files, order["address"])
     await run.done
     seconds = time.perf_counter() - began
+    if other is not None:
+        other.end = 0
+        await other.done
     ordered = sorted(run.latencies)
 
     def at(share: float) -> float:
@@ -119,18 +146,27 @@ async def perform(order: dict[str, object], requests: list[bytes]) -> dict[str, 
         "p50": at(0.5),
         "p99": at(0.99),
         "p999": at(0.999),
+        "beside": dict(other.statuses) if other is not None else {},
     }
 
 
+class Files:
+    """The files with requests, each read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, list[bytes]] = {}
+
+    def read(self, path: str) -> list[bytes]:
+        if path not in self._read:
+            self._read[path] = [text.encode("latin-1") for text in json.loads(Path(path).read_text())]
+        return self._read[path]
+
+
 def main() -> None:
-    files: dict[str, list[bytes]] = {}
+    files = Files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:
-            order = json.loads(line)
-            path = order["requests"]
-            if path not in files:
-                files[path] = [text.encode("latin-1") for text in json.loads(Path(path).read_text())]
-            print(json.dumps(runner.run(perform(order, files[path]))), flush=True)  # noqa: T201 -- the answer
+            print(json.dumps(runner.run(perform(json.loads(line), files))), flush=True)  # noqa: T201 -- the answer
 
 
 if __name__ == "__main__":

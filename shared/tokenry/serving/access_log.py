@@ -245,6 +245,29 @@ def record(event: str, members: Mapping[str, object]) -> None:
         _plain.info(event, **members)
 
 
+def record_request(*, method: str, route: str, status: int, seconds: float, client_address: str) -> None:
+    """
+    Log one answered request: the access log.
+
+    Args:
+        method: One of those that we know, or the word for the others.
+        route: The template, never the path as received.
+        status: Of the answer.
+        seconds: From the head of the request to the answer.
+        client_address: The caller's, as far as the proxies before us are trusted.
+    """
+    record(
+        "request",
+        {
+            "method": method,
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 6),
+            "client_address": client_address,
+        },
+    )
+
+
 class _LineLogger:
     """What structlog calls with the rendered line."""
 

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncio import BaseTransport
     from collections.abc import Sequence
+
+    from multidict import MultiMapping
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_PORT = 65_535
 MAX_HOPS = 32  # a longer chain of proxies is no real one
+FORWARDED_FOR = "X-Forwarded-For"
 UNIX_PEER = "unix"  # what the peer of a unix socket is called in logs
 
 
@@ -116,6 +120,20 @@ def client_address(peer: str | None, *, forwarded_for: Sequence[str], trusted_pr
         if not _is_trusted(address, trusted_proxies):
             break
     return caller
+
+
+def peer_address(transport: BaseTransport) -> str | None:
+    """Return the address of the other end of a connection, as aiohttp's `Request.remote` does."""
+    name = transport.get_extra_info("peername")
+    if isinstance(name, list | tuple):
+        return str(name[0])
+    return None if name is None else str(name)
+
+
+def caller_address(transport: BaseTransport, headers: MultiMapping[str], *, trusted_proxies: Sequence[Network]) -> str:
+    """Return the address of the caller of a request with *headers* that came by *transport*: see `client_address`."""
+    forwarded = headers.getall(FORWARDED_FOR, []) if trusted_proxies else ()
+    return client_address(peer_address(transport), forwarded_for=forwarded, trusted_proxies=trusted_proxies)
 
 
 def is_trusted_peer(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:

@@ -42,8 +42,8 @@ from aiohttp import HttpVersion10, hdrs, web
 from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import OAuthError, bearer_challenge, server_error, temporarily_unavailable
-from tokenry.serving.access_log import dropped_lines, record
-from tokenry.serving.addresses import client_address
+from tokenry.serving.access_log import dropped_lines, record_request
+from tokenry.serving.addresses import FORWARDED_FOR, client_address
 from tokenry.serving.keys import (
     CLIENT_ADDRESS,
     CLOCK,
@@ -385,7 +385,7 @@ class _Front:
         return render_refusal(refusal, as_problem=as_problem, request_id=request[REQUEST_ID])
 
     def _caller(self, request: web.Request) -> str:
-        forwarded = request.headers.getall("X-Forwarded-For", []) if self._proxies else ()
+        forwarded = request.headers.getall(FORWARDED_FOR, []) if self._proxies else ()
         return client_address(request.remote, forwarded_for=forwarded, trusted_proxies=self._proxies)
 
     def _observe(self, request: web.Request, status: int, seconds: float) -> None:
@@ -399,15 +399,12 @@ class _Front:
         route = _route(request)
         if status < HTTPStatus.BAD_REQUEST and route in self._quiet_routes and not self._verbose:
             return
-        record(
-            "request",
-            {
-                "method": _method(request),
-                "route": route,
-                "status": status,
-                "seconds": round(seconds, 6),
-                "client_address": request[CLIENT_ADDRESS],
-            },
+        record_request(
+            method=_method(request),
+            route=route,
+            status=status,
+            seconds=seconds,
+            client_address=request[CLIENT_ADDRESS],
         )
 
 

@@ -265,7 +265,8 @@ class Connection(web.RequestHandler):
     ) -> bytes | None:
         """Return what is to be written, or None; a form only if all of it is there and no other request waits."""
         if payload is EMPTY_PAYLOAD:
-            return None if self._quick is None else self._quick(message.method, message.path, message.headers)
+            quick = self._quick
+            return None if quick is None else quick(message.method, message.path, message.headers, transport)
         forms = self._forms
         if (
             forms is None

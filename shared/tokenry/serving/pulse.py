@@ -64,18 +64,23 @@ class Pulse:
         self._due: float | None = None
         self._late = 0.0
         self._thread_id = 0
+        self._ran = 0.0  # what the process had run at the last beat
+        self._looked = 0.0
+        self._lock = threading.Lock()
         self._told: float | None = None  # the beat of which it was told that it does not come
-        self._looked = (0.0, 0.0)
 
     def beat(self) -> float:
         """Note that the loop runs, and return the seconds until the next beat is due."""
-        now = self._monotonic()
-        if self._due is not None:
-            self._late = max(0.0, now - self._due)
-            self._metrics.beat(self._late)
-        else:
+        now, due = self._monotonic(), self._due
+        if due is None:
             self._thread_id = threading.get_ident()
-        self._due = now + BEAT_SECONDS
+        else:
+            self._late = max(0.0, now - due)
+            self._metrics.beat(self._late)
+            if self._late >= HELD_SECONDS and self._tell(due):
+                # The watching thread had no chance to see it: the interpreter was held, or nothing ran at all.
+                self._say(now - due, ran=self._processor_seconds() - self._ran >= _RAN_SHARE * self._late, stack=[])
+        self._due, self._ran = now + BEAT_SECONDS, self._processor_seconds()
         return BEAT_SECONDS
 
     def stop(self) -> None:
@@ -94,19 +99,27 @@ class Pulse:
 
     def look(self) -> None:
         """Tell, once for each beat that does not come, what the loop's thread does instead."""
-        now, ran = self._monotonic(), self._processor_seconds()
-        (looked, had_run), self._looked = self._looked, (now, ran)
-        due = self._due
-        if due is None or due == self._told or now - due < HELD_SECONDS:
+        now, due = self._monotonic(), self._due
+        looked, self._looked = self._looked, now
+        if due is None or now - due < HELD_SECONDS or not self._tell(due):
             return
-        self._told = due
         away = now - looked - LOOK_SECONDS  # this thread was late itself: it did not run, or was not let
-        if looked and away > HELD_SECONDS / 2 and ran - had_run < _RAN_SHARE * away:
+        ran = away < HELD_SECONDS / 2 or self._processor_seconds() - self._ran >= _RAN_SHARE * away
+        self._say(now - due, ran=ran, stack=_stack_of(self._thread_id))
+
+    def _tell(self, due: float) -> bool:
+        """Return whether nobody has told yet of the beat that was *due*."""
+        with self._lock:
+            first, self._told = self._told != due, due
+        return first
+
+    def _say(self, seconds: float, *, ran: bool, stack: list[str]) -> None:
+        if ran:
+            self._metrics.held["loop"].inc()
+            _log.error("the event loop is held", seconds=round(seconds, 3), frames=stack)  # `stack` is structlog's own
+        else:
             self._metrics.held["process"].inc()
-            _log.warning("the process did not run", seconds=round(away, 3))
-            return
-        self._metrics.held["loop"].inc()
-        _log.error("the event loop is held", seconds=round(now - due, 3), stack=_stack_of(self._thread_id))
+            _log.warning("the process did not run", seconds=round(seconds, 3))
 
 
 def _stack_of(thread_id: int) -> list[str]:

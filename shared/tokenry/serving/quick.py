@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class QuickAnswers(Protocol):
     """What can be answered at once."""
 
-    def __call__(self, method: str, path: str, headers: CIMultiDictProxy[str]) -> bytes | None:
+    def __call__(
+        self, method: str, path: str, headers: CIMultiDictProxy[str], transport: asyncio.Transport
+    ) -> bytes | None:
         """
         Return the whole answer to a request of HTTP/1.1 without a body on a connection that stays open, or None.
 
@@ -31,6 +33,7 @@ class QuickAnswers(Protocol):
             method: As received.
             path: The request target as received, with its query.
             headers: The header fields.
+            transport: The connection, for the caller's address.
         """
         ...
 

@@ -1,5 +1,6 @@
 """Token info over real sockets, with everything around it a fake."""
 
+import asyncio
 from base64 import b64encode
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -7,11 +8,13 @@ from urllib.parse import parse_qs
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.support.access_tokens import ISSUER, KEYS, LIFETIME, NOW, token
 from tokenry.jose.encoding import dump_json
 from tokenry.serving.application import serve
 from tokenry.serving.keys import METRICS
+from tokenry.serving.quick import QUICK
 from tokenry.testing.clock import FakeClock
 from tokenry.testing.revocations import RevocationSimulator
 from tokenry.token_validator import TokenValidator
@@ -186,3 +189,19 @@ async def service(start):
     """The service with its defaults."""
     async with start() as running:
         yield running
+
+
+class Caller(asyncio.Transport):
+    """A connection from a stated address."""
+
+    def get_extra_info(self, name, default=None):
+        return ("192.0.2.7", 1234) if name == "peername" else default
+
+
+CALLER = Caller()
+
+
+def answered_at_once(service, access_token, *, path="/oauth2/tokeninfo", method="GET", **headers):
+    """Return what the connection would write, or None for what goes the ordinary way."""
+    fields = CIMultiDict(bearer(access_token) | headers)
+    return service.app[QUICK](method, path, CIMultiDictProxy(fields), CALLER)

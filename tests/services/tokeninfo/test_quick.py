@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+import structlog
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from tests.services.tokeninfo.conftest import bearer
+from tests.services.tokeninfo.conftest import CALLER, bearer
+from tests.services.tokeninfo.conftest import answered_at_once as quick
 from tests.support.access_tokens import ISSUER, LIFETIME, token
 from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jwks import KeySet
@@ -21,13 +23,11 @@ ROUTES = [
     ("DELETE", "/auth?scope=orders.read", {}),
     ("GET", "/auth/some/path?scope=admin", {"Tokenry-Require": "scope=orders.read"}),
 ]
+
+
+REFUSED = b"HTTP/1.1 401 "
 # What differs from answer to answer, or only because the other connection is closed.
 CHANGING = {"x-request-id", "date", "connection"}
-
-
-def quick(service, access_token, *, path="/oauth2/tokeninfo", method="GET", **headers):
-    fields = CIMultiDict(bearer(access_token) | headers)
-    return service.app[QUICK](method, path, CIMultiDictProxy(fields))
 
 
 def steady(headers):
@@ -41,7 +41,7 @@ def steady(headers):
 )
 async def test_it_is_the_answer_of_the_ordinary_way(service, method, path, headers, claims):
     fields = bearer(token(**claims)) | headers
-    assert service.app[QUICK](method, path, CIMultiDictProxy(CIMultiDict(fields))) is not None
+    assert quick(service, token(**claims), path=path, method=method, **headers) is not None
     ordinary = await service.ask(method, path, headers=fields | {"Connection": "close"})
     for _ in range(4):  # the first on a new connection is never quick
         answer = await service.ask(method, path, headers=fields)
@@ -51,6 +51,40 @@ async def test_it_is_the_answer_of_the_ordinary_way(service, method, path, heade
         assert answer.headers["X-Request-Id"] != ordinary.headers["X-Request-Id"]
         service.clock.advance(seconds=7)  # whole: an age is rounded up to the second
         ordinary = await service.ask(method, path, headers=fields | {"Connection": "close"})
+
+
+@pytest.mark.parametrize(("method", "path", "headers"), ROUTES)
+@pytest.mark.parametrize(
+    "claims", [{"exp": 1}, {"sub": 5}, {"iss": "https://elsewhere.example"}, {"nbf": 99_999_999_999}]
+)
+async def test_so_is_a_refusal(service, method, path, headers, claims, capsys):
+    fields = bearer(token(**claims)) | headers
+    assert quick(service, token(**claims), path=path, method=method, **headers).startswith(REFUSED)
+    ordinary = await service.ask(method, path, headers=fields | {"Connection": "close"})
+    assert ordinary.status == 401
+    for _ in range(3):
+        answer = await service.ask(method, path, headers=fields)
+        assert (answer.status, answer.body) == (ordinary.status, ordinary.body)
+        assert steady(answer.headers) == steady(ordinary.headers)
+
+
+async def test_a_refusal_is_logged_as_the_ordinary_way_does(service):
+    """The reason, and the request with its caller; both with the request's id, and without the token."""
+    with structlog.testing.capture_logs() as logs:
+        quick(service, token(sub=5), **{"X-Request-Id": "abc-1"})
+    reason, request = logs
+    assert (reason["event"], reason["reason"]) == ("token refused", "malformed_claims")
+    assert (request["event"], request["status"], request["route"]) == ("request", 401, "/oauth2/tokeninfo")
+    assert request["client_address"] == "192.0.2.7"
+    assert "eyJ" not in repr(logs)
+
+
+@pytest.mark.parametrize("access_token", ["opaque", "a.b", "a.b.c.d.e"])
+async def test_what_is_no_jwt_goes_the_ordinary_way_where_somebody_else_may_know_it(start, access_token):
+    async with start(upstream_url="http://127.0.0.1:9/") as service:
+        assert quick(service, access_token) is None
+    async with start() as service:
+        assert quick(service, access_token).startswith(REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +115,7 @@ def test_what_is_not_plain_goes_the_ordinary_way(service, method, path, headers)
 def test_so_does_a_request_without_exactly_one_token(service):
     for fields in ([], [("Authorization", "Basic eA==")], [("Authorization", "bearer " + token())],
                    [("Authorization", "Bearer " + token())] * 2):  # fmt: skip
-        assert service.app[QUICK]("GET", "/oauth2/tokeninfo", CIMultiDictProxy(CIMultiDict(fields))) is None
+        assert service.app[QUICK]("GET", "/oauth2/tokeninfo", CIMultiDictProxy(CIMultiDict(fields)), CALLER) is None
 
 
 async def test_V27_what_is_remembered_of_an_answer_is_judged_again_at_each_use(service):
@@ -91,7 +125,7 @@ async def test_V27_what_is_remembered_of_an_answer_is_judged_again_at_each_use(s
     service.simulator.revoke_token(iss=ISSUER, jti="MTIzNDU2Nzg5MGFiY2RlZg", signing_input="", exp=service.clock.now())
     service.simulator.revoke_claims({"sub": "stock"})
     service.renew_list()
-    assert quick(service, access_token) is None
+    assert quick(service, access_token).startswith(REFUSED)
     assert (await service.info(access_token)).status == 401
 
 
@@ -103,7 +137,7 @@ def test_an_answer_ends_with_its_token(service):
     service.renew_list()
     assert b'"expires_in":1,' in quick(service, access_token)
     service.clock.advance(seconds=1)
-    assert quick(service, access_token) is None
+    assert quick(service, access_token).startswith(REFUSED)
 
 
 def test_V28_an_answer_ends_with_the_freshness_of_the_list(service):
@@ -198,11 +232,16 @@ async def test_requests_at_once_behind_ordinary_ones_keep_their_order(service):
     host, port = service.address.rsplit(":", 1)
     good, bad = token(), token()[:-4] + "AAAA"
     reader, writer = await asyncio.open_connection(host, int(port))
-    kinds = {"q": ("GET", good, b"200"), "o": ("GET", bad, b"401"), "p": ("PUT", good, b"405")}
-    for wanted in ("oq", "qoqqoq", "pqoqp", "oooqqq"):
+    kinds = {
+        "q": ("GET", f"Bearer {good}", b"200"),
+        "b": ("GET", f"Bearer {bad}", b"401"),
+        "o": ("GET", f"bearer {bad}", b"401"),
+        "p": ("PUT", f"Bearer {good}", b"405"),
+    }
+    for wanted in ("oq", "qoqboq", "pqobqp", "oooqbqq"):
         for each in wanted:
-            method, access_token, _ = kinds[each]
-            head = f"{method} /oauth2/tokeninfo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {access_token}\r\n\r\n"
+            method, field, _ = kinds[each]
+            head = f"{method} /oauth2/tokeninfo HTTP/1.1\r\nHost: x\r\nAuthorization: {field}\r\n\r\n"
             writer.write(head.encode())
             await asyncio.sleep(0)  # another piece, another event of the loop
         assert [await one_answer(reader) for _ in wanted] == [kinds[each][2] for each in wanted]

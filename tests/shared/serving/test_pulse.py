@@ -66,9 +66,10 @@ def test_F41_a_loop_that_is_held_is_told_of_once_with_its_stack_and_counted():
     logs = machine.watched(5.0)
     assert [line["event"] for line in logs] == ["the event loop is held"]
     assert HELD_SECONDS <= logs[0]["seconds"] < HELD_SECONDS + 2 * LOOK_SECONDS
-    assert any("test_F41_a_loop_that_is_held_is_told_of_once" in place for place in logs[0]["stack"])
+    assert any("test_F41_a_loop_that_is_held_is_told_of_once" in place for place in logs[0]["frames"])
     machine.pulse.beat()
     assert len(machine.watched(1.0)) == 1  # the next time is told of again
+    machine.pulse.beat()  # late as well, and told already
     assert machine.sample("tokenry_event_loop_held_total", by="loop") == 2
 
 
@@ -116,6 +117,20 @@ def test_F42_a_process_that_did_not_run_is_told_apart_and_is_ready_with_the_seco
     assert machine.pulse.finding().status is Status.OK
 
 
+def test_F42_what_was_over_before_the_watching_thread_could_look_is_told_by_the_loop():
+    machine = Machine()
+    machine.pulse.beat()
+    machine.passes(BEAT_SECONDS + 5.0)
+    with structlog.testing.capture_logs() as logs:
+        machine.pulse.beat()
+        machine.passes(BEAT_SECONDS + 2.0, running=2.0)
+        machine.pulse.beat()
+        machine.pulse.look()
+    assert [line["event"] for line in logs] == ["the process did not run", "the event loop is held"]
+    assert machine.sample("tokenry_event_loop_held_total", by="process") == 1
+    assert machine.sample("tokenry_event_loop_held_total", by="loop") == 1
+
+
 def test_a_pulse_that_was_stopped_is_never_late():
     machine = Machine()
     machine.pulse.beat()
@@ -135,7 +150,7 @@ async def test_F41_the_real_thread_names_the_real_function_that_holds_the_real_l
 
     def tell(_logger, _method, event):
         if event["event"] == "the event loop is held":
-            told.stack = event["stack"]
+            told.stack = event["frames"]
             told.set()
         raise structlog.DropEvent
 
