@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -33,6 +34,7 @@ from tokenry_revocation.approving import SamePerson, waiting_answer
 from tokenry_revocation.authorization import NotAllowed, authorize, authorize_admin, authorize_reading, authorize_undo
 from tokenry_revocation.callers import Caller, authenticate
 from tokenry_revocation.instances import VIEWS, denied, merge
+from tokenry_revocation.last_key import LIST_SECONDS, LastKey
 from tokenry_revocation.pending import Pending
 from tokenry_revocation.ports import RecordOutlivesStore, StoreUnavailable
 from tokenry_revocation.presented_token import claimed_realm, examine
@@ -179,6 +181,7 @@ class Revocations:
     def __init__(self, service: Service) -> None:
         """Work with *service*."""
         self._service = service
+        self._last_key = LastKey(service.store, new_name=lambda: secrets.token_hex(16))
 
     # --- POST /revocations ----------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class Revocations:
             attempt = None if key is None else self._attempt(caller, key, body)
             if await self._needs_second_person(draft, revoke.target):
                 return await self._hold(draft, revoke.target, by, attempt)
-            outcome = await self._service.acceptance.revoke(draft, by=by, attempt=attempt)
+            outcome = await self._put_in_force(draft, revoke.target, by, attempt)
         except TokenryError as error:
             self._refuse(error, by, action="revoke")
         # 5. a token that had expired is not in force by the first record either: taken, as it was then
@@ -229,9 +232,19 @@ class Revocations:
         self._check_confirmed(revoke.target)
         if await self._needs_second_person(draft, revoke.target):
             raise Conflict("this needs a second person: post it by itself")
-        outcome = await service.acceptance.revoke(draft, by=by, attempt=attempt)
+        outcome = await self._put_in_force(draft, revoke.target, by, attempt)
         service.audit.accepted(outcome.record, created=outcome.created)
         return outcome
+
+    async def _put_in_force(self, draft: Draft, target: Target, by: Signature, attempt: Attempt | None) -> Outcome:
+        """Write what may be written; a key of our issuer only while another one is left, whoever else asks."""
+        service = self._service
+        if not isinstance(target, KeyTarget) or not self._is_ours(target):
+            return await service.acceptance.revoke(draft, by=by, attempt=attempt)
+        fingerprint = key_fingerprint(service.terms.issuer, target.kid, salt=service.fingerprints.salt)
+        async with self._last_key.announced(fingerprint) as others:
+            self._check_other_keys(target, dying=others)
+            return await service.acceptance.revoke(draft, by=by, attempt=attempt)
 
     async def _needs_second_person(self, draft: Draft, target: Target) -> bool:
         """Ask the counters only where the answer depends on them."""
@@ -309,25 +322,30 @@ class Revocations:
         if iss is not None and iss not in self._service.issuers:
             raise InvalidRequest("iss is not an issuer that is configured here")
 
-    def _check_other_keys(self, target: KeyTarget) -> None:
+    def _is_ours(self, target: KeyTarget) -> bool:
+        return (target.iss or self._service.terms.issuer) == self._service.terms.issuer
+
+    def _check_other_keys(self, target: KeyTarget, *, dying: frozenset[bytes] = frozenset()) -> None:
         """
         Refuse to revoke the last key of our issuer: nothing could be signed, and old validators keep old
-        keys.
+        keys. Those *dying* are being revoked at this moment.
         """
         service = self._service
-        issuer = target.iss or service.terms.issuer
-        if issuer != service.terms.issuer:
+        if not self._is_ours(target):
             return
-        keys = service.held_keys()
+        issuer, keys, publication = service.terms.issuer, service.held_keys(), service.feed.publication
         if keys is None or not keys.has_issuer(issuer):
             raise Problem(503, "the issuer's keys are not known here now", retry_after=RETRY_SECONDS)
-        salt = service.fingerprints.salt
-        publication = service.feed.publication
-        revoked = () if publication is None else publication.of_type(RecordType.KEY)
-        dead = {entry.fingerprint for live in revoked for entry in live.entries}
-        others = keys.kids(issuer) - {target.kid}
-        if not any(key_fingerprint(issuer, kid, salt=salt) not in dead for kid in others):
+        if publication is None or service.feed.age() > LIST_SECONDS:
+            raise Problem(503, "which keys are revoked is not known here now", retry_after=RETRY_SECONDS)
+        revoked = {entry.fingerprint for live in publication.of_type(RecordType.KEY) for entry in live.entries}
+        others = {
+            key_fingerprint(issuer, kid, salt=service.fingerprints.salt) for kid in keys.kids(issuer) - {target.kid}
+        }
+        if not others - revoked:
             raise Conflict("this would leave the issuer no key to sign with: publish another key first")
+        if not others - revoked - dying:
+            raise Conflict("the only other key is being revoked at this moment: publish another key, or try again")
 
     async def _preview(self, draft: Draft, target: Target, caller: Caller) -> web.Response:
         service, entries = self._service, draft.entries("dry-run")
