@@ -283,6 +283,15 @@ class Keyring:
             self._published_lists = (kids, self._jwk_set(lists[kid].public for kid in kids))
         return self._published_lists[1]
 
+    @property
+    def signs_answers(self) -> bool:
+        """Tell whether a key for introspection answers is published: token info has it, then."""
+        now = self._clock.now()
+        return any(
+            key.use is KeyUse.INTROSPECTION and key.times.published(now) and kid not in self._revoked
+            for kid, key in self._others.items()
+        )
+
     def _jwk_set(self, keys: Iterable[PublicKey]) -> JwkSet:
         body = KeySet.of(self._issuer, keys).to_jwks()
         return JwkSet(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

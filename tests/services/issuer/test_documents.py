@@ -224,6 +224,39 @@ def test_C14_M04_signed_assertions_are_offered_first_and_with_their_algorithms()
         assert f"{name}_endpoint_auth_signing_alg_values_supported" not in members
 
 
+async def test_M04_where_assertions_are_offered_their_algorithms_are_named_and_none_is_not(issuer):
+    for path in DOCUMENTS:
+        metadata = (await issuer.call("GET", path)).json
+        offering = {
+            name.removesuffix("_auth_methods_supported")
+            for name, methods in metadata.items()
+            if name.endswith("_auth_methods_supported") and {"private_key_jwt", "client_secret_jwt"} & set(methods)
+        }
+        naming = {
+            name.removesuffix("_auth_signing_alg_values_supported"): values
+            for name, values in metadata.items()
+            if name.endswith("_auth_signing_alg_values_supported")
+        }
+        assert offering == set(naming) == {"token_endpoint"}
+        assert all(values and "none" not in values for values in naming.values())
+
+
+async def test_signed_introspection_is_named_once_there_is_a_key_for_it(tmp_path):
+    url = "https://info.example.org"
+    async with running(tokeninfo_url=url) as issuer:
+        metadata = (await issuer.call("GET", DOCUMENTS[0])).json
+        assert not {"introspection_jwks_uri", "introspection_signing_alg_values_supported"} & set(metadata)
+        issuer.add_key(use="introspection", folder=tmp_path)
+        await issuer.refresh()
+        metadata = (await issuer.call("GET", DOCUMENTS[0])).json
+        assert metadata["introspection_signing_alg_values_supported"] == ["ES256"]
+        assert metadata["introspection_jwks_uri"] == url + "/oauth2/introspect/keys"
+    async with running() as issuer:  # without token info there is nobody who signs
+        issuer.add_key(use="introspection", folder=tmp_path)
+        await issuer.refresh()
+        assert "introspection_jwks_uri" not in (await issuer.call("GET", DOCUMENTS[0])).json
+
+
 @pytest.mark.parametrize("issuer_url", ["https://x.example.org", "https://x.example.org/", "https://x.example.org/a/b"])
 async def test_M01_the_metadata_are_where_the_standard_looks_for_them(issuer_url):
     async with running(issuer=issuer_url, only_realm="services") as issuer:

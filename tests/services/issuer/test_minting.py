@@ -44,6 +44,14 @@ def test_J02_J03_all_required_claims_are_there():
     }  # fmt: skip
 
 
+def test_J03_the_subject_is_the_one_that_was_granted_for_and_for_a_client_itself():
+    for name in ("orders", "a b", "ü", "https://client.example.org", "x" * 256):
+        said = claims(client_id=name, subject=name)
+        assert said["sub"] == said["client_id"] == said["azp"] == name
+    by_user = claims(client_id="orders", subject="robot")
+    assert (by_user["sub"], by_user["client_id"]) == ("robot", "orders")
+
+
 def test_the_metadata_name_exactly_the_claims_that_there_are():
     assert set(CLAIMS) == set(claims())
 

@@ -64,6 +64,30 @@ async def test_T09_T10_T12_a_token_comes_with_all_that_was_promised(issuer, path
     assert answer.claims["exp"] - int(issuer.clock.now()) == body["expires_in"]
 
 
+@pytest.mark.parametrize(("client", "lifetime"), [("orders", 3600), ("slow", 300)])
+async def test_T10_expires_in_is_the_life_of_the_token_whoever_asks(issuer, client, lifetime):
+    answer = await issuer.token(GRANT, client=(client, SECRET))
+    assert answer.json["expires_in"] == lifetime == answer.claims["exp"] - answer.claims["iat"]
+    assert abs(answer.claims["exp"] - issuer.clock.now() - answer.json["expires_in"]) < 1
+    issuer.clock.advance(0.9)
+    later = await issuer.password_token(realm="services")
+    assert abs(later.claims["exp"] - issuer.clock.now() - later.json["expires_in"]) < 1
+
+
+async def test_T12_no_answer_of_the_token_endpoint_may_be_stored(issuer):
+    answers = [
+        await issuer.token(GRANT),
+        await issuer.password_token(realm="services"),
+        await issuer.token(GRANT, client=("orders", "wrong")),
+        await issuer.token({**GRANT, "scope": "nobody.has.this"}),
+        await issuer.token("=&=&", content_type="text/plain"),
+    ]
+    assert [answer.status for answer in answers] == [200, 200, 401, 400, 415]
+    for answer in answers:
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Pragma"] == "no-cache"
+
+
 async def test_T11_the_granted_scope_is_told_also_when_none_was_asked_for(issuer):
     assert (await issuer.token(GRANT)).json["scope"] == "orders.read"
     assert (await issuer.token({**GRANT, "scope": ""})).json["scope"] == "orders.read"

@@ -339,7 +339,7 @@ def test_a_forked_child_keeps_the_token_and_can_fetch_the_next(source, issuer, g
     settle(source)
 
 
-def test_metadata_of_another_issuer_give_no_token(make, issuer):
+def test_M02_metadata_of_another_issuer_give_no_token(make, issuer):
     environ = issuer.environment() | {"TOKENRY_ISSUER": issuer.issuer + "/"}
     with pytest.raises(TokenFetchError, match="another issuer"):
         make(environ=environ).get()

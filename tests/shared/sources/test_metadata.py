@@ -47,7 +47,7 @@ def test_endpoints_are_read_and_other_members_ignored():
     "other",
     ["https://issuer.test/", "https://ISSUER.test", "https://evil.test", "", None, ["https://issuer.test"]],
 )
-def test_metadata_of_another_issuer_are_refused_byte_for_byte(other):
+def test_M02_metadata_of_another_issuer_are_refused_byte_for_byte(other):
     with pytest.raises(ProtocolError, match="another issuer"):
         parse_metadata(document(issuer=other), issuer=ISSUER)
 
