@@ -13,6 +13,7 @@ read, leaves it where it was: readers see the list grow old, and refuse tokens r
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from tokenry_revocation.publication import Publication
 from tokenry_revocation.revoking import KEEP_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tokenry.clock import Clock
     from tokenry.revocation.entries import Entry
@@ -46,8 +47,11 @@ START_INTERVAL_SECONDS: Final = 0.05  # before the first read has succeeded
 SWEEP_SECONDS: Final = 60.0  # between two reads of everything
 READ_DEADLINE_SECONDS: Final = 5.0  # of one read; a full one of a million records has its own
 PAGE_DEADLINE_SECONDS: Final = 10.0  # of one portion of a sweep, however many there are
-_STRETCH: Final = 4_000  # microseconds, or so, for which the event loop is held at a time
-_JOINING: Final = 8  # microseconds, or so, that a new revocation takes until it is published
+_STRETCH: Final = 2_500  # microseconds, or so, for which the event loop is held at a time
+_JOINING: Final = 25  # microseconds, or so, that a revoked token takes until it is published
+_READING_RULE: Final = 150  # and a rule, which is JSON
+_FROZEN_AT_ONCE: Final = 10_000  # records of the first read, after which they are no concern of the garbage collector
+_AT_ONCE: Final = 200  # rules that are put into a list without a thread
 _STEPS: Final = 8  # of pruning without a pause
 RESTED_SHARE: Final = 10  # a sweep that takes longer than a tenth of the time is made less often
 WAKE_SECONDS: Final = 0.05  # between two moments at which all who are held look for news
@@ -108,6 +112,8 @@ class Feed:
         self._sweeping: asyncio.Task[None] | None = None
         self._unreadable: str | None = None  # what a sweep beside the reads has found
         self._meanwhile: list[Sequence[AnyLive]] | None = None  # what came while the list is being compacted
+        self._changing_list = asyncio.Lock()
+        self._first_rules: list[AnyLive] | None = None  # of the first read: put into the list at its end, all at once
         self._waking: asyncio.TimerHandle | None = None
         self._woken = float("-inf")
         self._fault: str | None = "nothing was read yet"
@@ -279,18 +285,22 @@ class Feed:
             return
         with self._metrics.store("sweep" if sweep else "read"):
             if sweep:
+                if self._last_read is None and self._first_rules is None:
+                    self._first_rules = []
                 position = await self._sweep(publication)
             else:
                 batch = await self._store.read(publication.position)
                 position = batch.position
                 await self._absorb(publication, batch.records)
+            if self._last_read is None:
+                await self._put_first_rules(now)
         publication.advance(position)
         if sweep:
             await self._prune(publication, now=now)
 
     async def _sweep(self, publication: Publication) -> int:
         """Read everything, a portion at a time, and return the position to read on from."""
-        position = 0
+        position = unfrozen = 0
         async with aclosing(self._store.pages()) as pages:
             while True:
                 async with asyncio.timeout(PAGE_DEADLINE_SECONDS):
@@ -299,6 +309,28 @@ class Feed:
                     return position
                 position = batch.position
                 await self._absorb(publication, batch.records)
+                unfrozen += len(batch.records)
+                if self._first_rules is not None and unfrozen >= _FROZEN_AT_ONCE:
+                    gc.freeze()  # all of it stays: a full collection of a million objects takes half a second
+                    unfrozen = 0
+
+    async def _put_first_rules(self, now: float) -> None:
+        """
+        Put the rules of the first read into the list; one by one each would copy those before it.
+
+        When this returns they are all in it, also those that another task was putting in just then.
+        """
+        async with self._changing_list:
+            rules, self._first_rules = self._first_rules, None
+            if not rules:
+                return
+            try:
+                await self._change_list(
+                    lambda held: _merged(held, rules, now=now), at_once=len(rules) <= _AT_ONCE, now=now
+                )
+            except BaseException:
+                self._first_rules = rules  # the next read tries again; what came meanwhile is in the list
+                raise
 
     async def _absorb(self, publication: Publication, records: Sequence[StoredRecord]) -> None:
         """Publish what is new among *records*; others get the event loop meanwhile."""
@@ -308,7 +340,7 @@ class Feed:
             done += 1
             if not publication.knows(stored.id, stored.position):
                 portion.append(Live.read(stored))
-                done += _JOINING * portion[-1].lines
+                done += _READING_RULE if isinstance(portion[-1], Live) else _JOINING * portion[-1].lines
             if done >= _STRETCH:  # counted, not measured: what happens when is the same in every run
                 changed |= self._join(portion)
                 portion, done = [], 0
@@ -331,13 +363,18 @@ class Feed:
 
     async def _compact(self, now: float) -> None:
         """Drop from the list what is out of force; what comes meanwhile is added to the result."""
+        async with self._changing_list:
+            at_once = len(self._list) <= _IN_BACKGROUND
+            await self._change_list(lambda held: held.compact(now=now), at_once=at_once, now=now)
+
+    async def _change_list(
+        self, change: Callable[[RevocationList], RevocationList], *, at_once: bool, now: float
+    ) -> None:
+        """Put what *change* makes of the list in its place; what comes meanwhile is added to the result."""
         before, self._meanwhile = self._list, []
-        if len(before) > _IN_BACKGROUND:
-            compacted = await asyncio.to_thread(before.compact, now=now)
-        else:
-            compacted = before.compact(now=now)
+        changed = change(before) if at_once else await asyncio.to_thread(change, before)
         meanwhile, self._meanwhile = self._meanwhile, None
-        self._list = replace(compacted, prune_at=math.inf)
+        self._list = replace(changed, prune_at=math.inf)
         for news in meanwhile or ():
             self._list = _merged(self._list, news, now=now)
 
@@ -383,7 +420,10 @@ class Feed:
             return False
         now = self._clock.now()
         new = publication.add(records, now=now)
-        if new:
+        if new and self._first_rules is not None:
+            self._first_rules += [live for live in new if isinstance(live, Live)]
+            self._list = _merged(self._list, [live for live in new if isinstance(live, LiveSheet)], now=now)
+        elif new:
             self._list = _merged(self._list, new, now=now)
             if self._meanwhile is not None:
                 self._meanwhile.append(new)

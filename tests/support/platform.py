@@ -109,6 +109,10 @@ class Deployment:
         """End *service* at once."""
         self._running[service].kill()
 
+    def pid(self, service: str) -> int:
+        """Return the process id of *service*."""
+        return self._running[service].pid
+
     def _runs(self, service: str) -> bool:
         return service in self._running and self._running[service].running
 

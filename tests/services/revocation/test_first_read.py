@@ -1,0 +1,118 @@
+"""A replica's first read of a long store: complete before anything is published, and nobody waits for it long."""
+
+import asyncio
+
+from tests.services.revocation.conftest import NOW
+from tests.services.revocation.test_batches import eventually
+from tokenry.revocation.entries import Entry, Kind
+from tokenry_revocation import feed as feed_module
+from tokenry_revocation.ports import StoredRecord, StoreUnavailable
+from tokenry_revocation.records import Actor, Record, RecordType
+
+UNTIL = NOW + 600
+
+
+def a_rule(number):
+    name = f"rule-{number}"
+    entry = Entry(id=name, kind=Kind.ALL, issued_before=NOW - 10_000 + number, in_force_until=UNTIL)
+    record = Record(
+        id=name, type=RecordType.GLOBAL, revoked_at=NOW, in_force_until=UNTIL, propagated_by=NOW, plan_b_by=NOW,
+        actor=Actor(iss="i", sub="s"), entries=(entry,),
+    )  # fmt: skip
+    return StoredRecord(id=name, body=record.to_bytes(), in_force_until=UNTIL)
+
+
+async def fill(world, rules, tokens):
+    """Put *rules* rules and *tokens* tokens into the store, as another replica did before."""
+    for number in range(rules):
+        await world.store.append(a_rule(number))
+    async with world.replica() as other:
+        for _ in range(tokens):
+            await other.post("TOKEN", {"token": world.token()})
+
+
+def in_list(replica):
+    held = replica.feed.revocations
+    return len(held.rules), len(held.block)
+
+
+async def test_the_first_read_puts_rules_and_tokens_into_the_list(world):
+    await fill(world, rules=1200, tokens=3)
+    async with world.replica(ready=False) as replica:
+        assert await replica.feed.read()
+        assert in_list(replica) == (1200, 6)  # a token is there by its id and by itself
+        assert len(replica.feed.publication) == 1203
+
+
+async def test_rules_of_a_first_read_that_broke_off_are_in_the_list_after_the_next(world):
+    await fill(world, rules=1200, tokens=0)
+    pages = world.store.pages
+
+    async def broken():
+        async for batch in pages():
+            yield batch
+            raise StoreUnavailable("a page is missing")
+
+    async with world.replica(ready=False) as replica:
+        world.store.pages = broken
+        assert not await replica.feed.read()
+        assert replica.feed.publication is None, "nothing is published before all was read"
+        world.store.pages = pages
+        assert await replica.feed.read()
+        assert in_list(replica) == (1200, 0)
+
+
+async def test_a_list_that_could_not_be_made_is_made_by_the_next_read(world, monkeypatch):
+    await fill(world, rules=30, tokens=0)
+    monkeypatch.setattr(feed_module, "MAX_ENTRIES", 20)
+    async with world.replica(ready=False) as replica:
+        assert not await replica.feed.read()
+        assert replica.feed.publication is None
+        monkeypatch.setattr(feed_module, "MAX_ENTRIES", 100)
+        assert await replica.feed.read()
+        assert in_list(replica) == (30, 0)
+
+
+async def test_nothing_is_published_while_another_task_makes_the_list(world, monkeypatch):
+    await fill(world, rules=1000, tokens=0)
+    monkeypatch.setattr(feed_module, "_AT_ONCE", 0)
+    async with world.replica(ready=False) as replica:
+        feed = replica.feed
+        first = asyncio.create_task(feed.read())
+        await eventually(lambda: feed._first_rules is None and feed._changing_list.locked())  # the thread is at it
+        second = asyncio.create_task(feed.read())
+        assert await second
+        assert in_list(replica) == (1000, 0)
+        assert await first
+
+
+async def test_what_is_revoked_during_the_first_read_is_in_the_list(world):
+    await fill(world, rules=600, tokens=0)
+    async with world.replica(ready=False) as replica:
+        world.store.hold = asyncio.Event()
+        reading = asyncio.create_task(replica.feed.read())
+        await eventually(lambda: replica.feed._publication)
+        assert (await replica.post("CLAIM", {"claims": {"sub": "gone"}})).status in {201, 503}
+        replica.feed.add(Record.from_bytes(a_rule(700).body))
+        world.store.hold.set()
+        assert await reading
+        assert {entry.id for entry in replica.feed.revocations.entries()} >= {"rule-0", "rule-599", "rule-700"}
+
+
+async def test_others_get_the_event_loop_every_hundred_tokens_or_every_few_rules(world):
+    await fill(world, rules=400, tokens=400)
+    turns = 0
+
+    async def tick():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with world.replica(ready=False) as replica:
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        turns = 0
+        assert await replica.feed.read()
+        ticking.cancel()
+    assert turns >= 400 / 100 + 400 / 20
