@@ -46,6 +46,7 @@ FRAMEWORKS = {
     "flask": ("flask", "werkzeug"),
     "grpc": ("grpc",),
     "httpx": ("httpx2", "anyio"),
+    "metrics": ("prometheus_client",),
     "requests": ("requests",),
     "rest_framework": ("rest_framework", "django", "asgiref"),
     "starlette": ("starlette", "anyio"),
