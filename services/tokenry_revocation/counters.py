@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,8 @@ class Estimate:
         total: How many tokens live.
         as_of: Unix seconds at which the oldest of the counters was read; None without any.
         is_complete: Whether every live token was counted.
+        horizon: When those that are hit expire by themselves: Unix seconds, rising, and how many by then (at most so
+            many buckets as a push may have); empty when that is not counted.
     """
 
     live_tokens: int | None = None
@@ -53,6 +56,7 @@ class Estimate:
     total: int | None = None
     as_of: int | None = None
     is_complete: bool = False
+    horizon: tuple[tuple[int, int], ...] = ()
 
     @property
     def share(self) -> float | None:
@@ -139,6 +143,7 @@ def estimate(
     known = [member for member in members if member is not None]
     total = hit = 0
     clients: set[str] = set()
+    ends: Counter[int] = Counter()
     for member in known:
         for *names, buckets in member["rows"]:
             live = sum(count for end, count in buckets if end > now)
@@ -146,6 +151,8 @@ def estimate(
             fits = all(names[COUNTED.index(name)] == value for name, value in wanted.items())
             if live and fits:
                 hit += live
+                for end, count in buckets:
+                    ends[end] += count if end > now else 0
                 clients.add(names[COUNTED.index("client_id")])
     current = [member for member in known if not member["flags"][1]]
     is_complete = (
@@ -157,7 +164,8 @@ def estimate(
     if kind is RecordType.TOKEN or "jti" in claims:
         return Estimate(live_tokens=1, clients=1, **bounds)
     if kind is RecordType.GLOBAL or (kind is RecordType.CLAIM and wanted):
-        return Estimate(live_tokens=hit, clients=len(clients), **bounds)
+        horizon = tuple(sorted((+ends).items())[:MAX_BUCKETS])
+        return Estimate(live_tokens=hit, clients=len(clients), horizon=horizon, **bounds)
     return Estimate(**bounds)
 
 

@@ -366,6 +366,8 @@ class Revocations:
             "complete": counted.is_complete,
             "needs_second_person": service.second_person.is_needed(draft, share=counted.share),
             "hits_caller": hit is not None,
+            # "wait or revoke?": only where it is counted
+            **({"horizon": [list(each) for each in counted.horizon]} if counted.horizon else {}),
         })  # fmt: skip
 
     def _attempt(self, caller: Caller, key: str, body: bytes) -> Attempt:

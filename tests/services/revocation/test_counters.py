@@ -60,6 +60,12 @@ async def test_a_rule_is_answered_with_the_live_tokens_that_it_hits(service, cla
     assert (answer["as_of"], answer["complete"]) == (NOW, True)
 
 
+async def test_it_is_said_when_those_that_would_be_hit_expire_by_themselves(service):
+    await usual(service)
+    assert (await preview(service, claims={"client_id": "basket"}))["horizon"] == [[NOW + 600, 35], [NOW + 900, 10]]
+    assert "horizon" not in await preview(service, claims={"team": "red"})  # not counted
+
+
 async def test_a_global_hits_them_all_and_a_token_one(service, world):
     await usual(service)
     assert (await preview(service, "GLOBAL"))["live_tokens"] == 50
