@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenry.clock import Clock
-    from tokenry_issuer.attempts import Attempts, Subject
+    from tokenry_issuer.attempts import Attempts, Delay, Subject
 
 
 class Admission:
@@ -30,23 +30,42 @@ class Admission:
         self._clock = clock
         self._sleep = sleep
 
-    async def admit(self, subject: Subject, address: str) -> None:
+    async def admit(self, subject: Subject, address: str) -> float:
         """
-        Return when an attempt of *subject* from *address* may be judged.
+        Return when an attempt of *subject* from *address* may be judged: the seconds that `failed` has to wait.
 
         Raises:
-            OAuthError: 429 after too many failures.
+            OAuthError: 429 after too many failures, be they those of the attempts that were delayed meanwhile.
         """
+        delay = self._admit(subject, address)
+        if delay.before > 0:
+            await self._sleep(delay.before)
+            self._admit(subject, address)
+        return delay.of_failure
+
+    def _admit(self, subject: Subject, address: str) -> Delay:
         try:
-            delay = self._attempts.admit(subject, address, now=self._clock.monotonic())
+            return self._attempts.admit(subject, address, now=self._clock.monotonic())
         except TooManyFailures as refused:
             raise too_many_failures(retry_after=refused.retry_after) from None
+
+    @property
+    def is_calm(self) -> bool:
+        """Tell whether no attempt has to be delayed now."""
+        return not self._attempts.delaying(self._clock.monotonic())
+
+    async def failed(self, subject: Subject, address: str, *, delay: float) -> None:
+        """
+        Count a failure, then wait.
+
+        Args:
+            subject: Whose failure.
+            address: From where.
+            delay: What `admit` returned.
+        """
+        self._attempts.failed(subject, address, now=self._clock.monotonic())
         if delay > 0:
             await self._sleep(delay)
-
-    def failed(self, subject: Subject, address: str) -> None:
-        """Count a failure."""
-        self._attempts.failed(subject, address, now=self._clock.monotonic())
 
     def succeeded(self, subject: Subject, address: str) -> None:
         """Count a success."""

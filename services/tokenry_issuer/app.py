@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -45,12 +46,14 @@ from tokenry_issuer.proofs import ProofReader
 from tokenry_issuer.quick import QuickTokens
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
+from tokenry_issuer.snapshot import SnapshotFile, SnapshotKeeper, SnapshotRefused
 from tokenry_issuer.subject_tokens import SubjectTokens
 from tokenry_issuer.trust_keys import TrustKeys
+from tokenry_registry.ports import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from tokenry.revocation.lists import RevocationList
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.settings import Settings
+    from tokenry_issuer.snapshot import Snapshot
     from tokenry_registry.key_management import KeyManagement
     from tokenry_registry.ports import ObjectStore
 
@@ -171,6 +175,7 @@ class Issuer:
     ) -> None:
         """Join the parts; nothing runs yet."""
         self._settings = settings
+        self._clock = clock
         self._store = store
         self._uniform = chance.uniform
         self._sleep = sleep
@@ -185,6 +190,7 @@ class Issuer:
             removal_share=settings.credentials_removal_share,
             hard_age=settings.credentials_hard_age,
             on_refused=self.instruments.object_rejected,
+            keep=settings.credentials_snapshot_folder is not None,
         )
         self.keyring = Keyring(
             store,
@@ -194,7 +200,9 @@ class Issuer:
             announce=settings.announce,
             on_refused=self.instruments.object_rejected,
             management=management,
+            keep=settings.credentials_snapshot_folder is not None,
         )
+        self._snapshots = _snapshots(settings, envelope=envelope, clock=clock, instruments=self.instruments)
         self._checks = SecretChecks(
             clock=clock,
             key=chance.random_bytes(32),
@@ -204,7 +212,7 @@ class Issuer:
             observe=self.instruments.secret_checked,
         )
         limits = AttemptLimits(per_pair=settings.failures_per_client, per_address=settings.failures_per_address)
-        admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
+        admission = self._admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
         self.trust_keys = TrustKeys(
             lambda place_of, uri, algorithms: KeySource(
                 place_of,
@@ -298,7 +306,7 @@ class Issuer:
             clock=clock,
             metrics=self.metrics,
             health=self.health,
-            waits=lambda: self.keyring.has_remote,
+            waits=lambda: self.keyring.has_remote or not self._admission.is_calm,
         )
 
     def _token_paths(self) -> tuple[str, ...]:
@@ -318,13 +326,63 @@ class Issuer:
     def refreshers(self) -> tuple[Refresher, ...]:
         """Return what is to be refreshed, keys first: they are few."""
         return (
-            self._refresher("keys", self.keyring.refresh, lambda: self.keyring.settled),
+            self._refresher("keys", self.refresh_keys, lambda: self.keyring.settled),
             self._refresher("credentials", self.refresh_credentials, lambda: self.credentials.loaded),
         )
 
     async def refresh_credentials(self) -> None:
-        """Bring the credentials up to date, and begin to read what their trust rules name."""
-        await self.credentials.refresh()
+        """
+        Bring the credentials up to date, and begin to read what their trust rules name.
+
+        Raises:
+            StoreUnavailable: The store could not be asked; a snapshot may be in force now.
+            RefusedObject: It would remove too much.
+            TimeoutError: It takes too long; a snapshot may be in force now.
+        """
+        try:
+            await self.credentials.refresh()
+        except (StoreUnavailable, TimeoutError):
+            if not self.credentials.loaded:
+                await self._restore("credentials", self._restore_credentials)
+            raise
+        finally:
+            self._follow_trust()
+        await self._keep("credentials", self.credentials.kept, age=self.credentials.age or 0.0)
+
+    async def refresh_keys(self) -> None:
+        """
+        Bring the keys up to date.
+
+        Raises:
+            StoreUnavailable: The store could not be asked, or holds no key that works; a snapshot may be in force now.
+            RefusedObject: No key that is in force would be left.
+            TimeoutError: It takes too long; a snapshot may be in force now.
+        """
+        try:
+            await self.keyring.refresh()
+        except (StoreUnavailable, TimeoutError):
+            if not self.keyring.loaded:
+                await self._restore("keys", lambda snapshot, _age: self.keyring.refresh(snapshot))
+            raise
+        await self._keep("keys", self.keyring.kept, age=0.0)
+
+    async def _restore_credentials(self, snapshot: Snapshot, age: float) -> None:
+        await self.credentials.restore(snapshot, age=age)
+
+    async def _restore(self, what: str, take: Callable[[Snapshot, float], Awaitable[None]]) -> None:
+        keeper = self._snapshots.get(what)
+        if keeper is None:
+            return
+        with suppress(SnapshotRefused, StoreUnavailable, TimeoutError):
+            snapshot = await keeper.restore()
+            await take(snapshot, max(0.0, self._clock.now() - snapshot.as_of))
+
+    async def _keep(self, what: str, objects: Mapping[str, tuple[str, bytes]], *, age: float) -> None:
+        keeper = self._snapshots.get(what)
+        if keeper is not None:
+            await keeper.keep(objects, age=age)
+
+    def _follow_trust(self) -> None:
         registry = self.credentials.current()
         if registry is not None:
             self.trust_keys.follow(registry)
@@ -353,6 +411,8 @@ class Issuer:
         if registry is None:
             return failed(f"the credentials are {age:.0f} s old: too old to be believed")
         known = f"{registry.size} objects, {age:.0f} s old"
+        if self.credentials.from_snapshot:
+            return degraded(f"{known}, from the snapshot: the store was not read yet")
         if self.credentials.refused:
             return degraded(f"{known}; {self.credentials.refused} refused: see the log")
         if age > WARN_AGE_REFRESHES * self._settings.credentials_refresh_interval:
@@ -372,6 +432,8 @@ class Issuer:
         if signer is None or signer.times.kid in troubles:
             return failed(f"there is no key to sign with{why}")
         faults = [*self.keyring.faults(lifetime=self._lifetime), *filter(None, [why.removeprefix("; ")])]
+        if self.keyring.from_snapshot:
+            faults.append("the keys are from the snapshot: the store was not read yet")
         return degraded("; ".join(faults)) if faults else ok()
 
     def _check_revocations(self) -> Finding:
@@ -388,6 +450,30 @@ class Issuer:
         if age > WARN_LIST_AGE:
             return degraded(f"the revocation list is {age:.0f} s old")
         return ok(f"the list is {age:.0f} s old")
+
+
+def _snapshots(
+    settings: Settings, *, envelope: EnvelopeKey, clock: Clock, instruments: Instruments
+) -> dict[str, SnapshotKeeper]:
+    folder = settings.credentials_snapshot_folder
+    if folder is None:
+        return {}
+    return {
+        what: SnapshotKeeper(
+            SnapshotFile(
+                folder / f"{what}.sealed",
+                what=what,
+                issuer=settings.issuer,
+                environment=settings.environment,
+                envelope=envelope,
+            ),
+            what=what,
+            clock=clock,
+            max_age=settings.credentials_hard_age,
+            observe=partial(instruments.snapshot, what),
+        )
+        for what in ("credentials", "keys")
+    }
 
 
 ISSUER = web.AppKey("issuer", Issuer)

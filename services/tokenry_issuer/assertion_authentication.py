@@ -139,14 +139,14 @@ class AssertionAuthenticator:
         unverified = self._read(assertion)
         is_foreign = not own_keys or (unverified is not None and unverified.iss in credentials.trust)
         subject = _subject(unverified, client_id, realm=realm, is_foreign=is_foreign)
-        await self._admission.admit(subject, address)
+        delay = await self._admission.admit(subject, address)
         try:
             if is_foreign:
                 proven = await self._by_trust_rule(unverified, client_id, credentials)
             else:
                 proven = self._by_own_key(unverified, client_id, credentials)
         except (BadAssertion, WrongSecret, UsedBefore):
-            self._admission.failed(subject, address)
+            await self._admission.failed(subject, address, delay=delay)
             raise
         self._admission.succeeded(subject, address)
         if proven.rule is None and proven.assertion.audience != self._issuer:

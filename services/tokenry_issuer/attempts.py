@@ -7,7 +7,8 @@ Three counts, each a bucket that fills with failures and leaks with time:
 * (subject, address): full: refused, also with the right secret, from this address only;
 * address: full: refused; a success weighs a little, so that one address cannot take the service for itself;
 * subject alone, from whatever address: never refuses, since then anybody could lock a client out. It delays
-  by at most a second, and not where the subject authenticated itself in the last 24 hours.
+  by at most a second: everything, or where the subject authenticated itself in the last 24 hours, failures only,
+  so that the time of a failure does not tell that a subject exists.
 
 A subject is a client, or a user, of one realm; a refused attempt counts nothing.
 """
@@ -44,6 +45,20 @@ class TooManyFailures(TokenryError):
         """Refuse for *retry_after* seconds."""
         self.retry_after = retry_after
         super().__init__(f"too many failures; wait {retry_after} s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """
+    How an attempt is delayed, in seconds.
+
+    Attributes:
+        before: Before it is judged.
+        of_failure: After it was judged, if it failed.
+    """
+
+    before: float = 0.0
+    of_failure: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +101,14 @@ class Attempts:
         # Ten times the limit, so that the delay can grow to its maximum.
         self._subjects: _Buckets[Subject] = _Buckets(10 * limits.per_subject, limits.subject_recovery, max_tracked)
         self._free = limits.per_subject
+        self._subject_recovery = limits.subject_recovery
+        self._delaying_until = -math.inf
         self._successes: OrderedDict[tuple[Subject, str], float] = OrderedDict()
         self._max_tracked = max_tracked
 
-    def admit(self, subject: Subject, address: str, *, now: float) -> float:
+    def admit(self, subject: Subject, address: str, *, now: float) -> Delay:
         """
-        Return the seconds to wait before judging an attempt of *subject* from *address* at (monotonic) *now*.
+        Return how an attempt of *subject* from *address* at (monotonic) *now* is to be delayed.
 
         Raises:
             TooManyFailures: It must not be judged at all.
@@ -100,10 +117,15 @@ class Attempts:
         wait = max(self._pairs.wait((subject, address), now=now), self._addresses.wait(address, now=now))
         if wait > 0:
             raise TooManyFailures(retry_after=math.ceil(wait))
-        if self._known(subject, address, now=now):
-            return 0.0
         excess = self._subjects.level(subject, now=now) - self._free
-        return min(MAX_DELAY, max(0.0, excess / self._free * MAX_DELAY))
+        seconds = min(MAX_DELAY, max(0.0, excess / self._free * MAX_DELAY))
+        if self._known(subject, address, now=now):
+            return Delay(of_failure=seconds)
+        return Delay(before=seconds)
+
+    def delaying(self, now: float) -> bool:
+        """Tell whether any attempt at (monotonic) *now* may have to be delayed."""
+        return now < self._delaying_until
 
     def failed(self, subject: Subject, address: str, *, now: float) -> None:
         """Count a failure."""
@@ -111,6 +133,8 @@ class Attempts:
         self._pairs.fill((subject, address), 1.0, now=now)
         self._addresses.fill(address, 1.0, now=now)
         self._subjects.fill(subject, 1.0, now=now)
+        excess = self._subjects.level(subject, now=now) - self._free
+        self._delaying_until = max(self._delaying_until, now + excess * self._subject_recovery)
 
     def succeeded(self, subject: Subject, address: str, *, now: float) -> None:
         """Count a success: the address becomes one of the subject's own."""

@@ -62,7 +62,7 @@ class Authenticator:
         """
         realm = credentials.realm.name
         subject = ("client", realm, credential.readings[0].client_id)
-        await self._admission.admit(subject, address)
+        delay = await self._admission.admit(subject, address)
         for reading in credential.readings:
             client = credentials.clients.get(reading.client_id)
             secrets = client.secrets if client is not None and client.enabled else ()
@@ -76,7 +76,7 @@ class Authenticator:
             if matched and client is not None:
                 self._admission.succeeded(subject, address)
                 return client
-        self._admission.failed(subject, address)
+        await self._admission.failed(subject, address, delay=delay)
         raise credential.refusal() from WrongSecret(self._why_client(credential, credentials))
 
     async def user(
@@ -96,7 +96,7 @@ class Authenticator:
         """
         realm = credentials.realm.name
         subject = ("user", realm, username)
-        await self._admission.admit(subject, address)
+        delay = await self._admission.admit(subject, address)
         user = credentials.users.get(username)
         usable = user is not None and user.enabled and (user.clients is None or client.client_id in user.clients)
         matched = await self._matches(
@@ -109,7 +109,7 @@ class Authenticator:
         if matched and user is not None:
             self._admission.succeeded(subject, address)
             return user
-        self._admission.failed(subject, address)
+        await self._admission.failed(subject, address, delay=delay)
         raise invalid_grant() from WrongSecret(self._why_user(user, client))
 
     async def _matches(

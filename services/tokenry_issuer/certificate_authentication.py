@@ -47,11 +47,11 @@ class CertificateAuthenticator:
             OAuthError: 401 `invalid_client`, 429 after too many failures.
         """
         subject = ("client", credentials.realm.name, presented.client_id)
-        await self._admission.admit(subject, address)
+        delay = await self._admission.admit(subject, address)
         try:
             client = self._known(presented, credentials)
         except (ProtocolError, WrongSecret) as why:
-            self._admission.failed(subject, address)
+            await self._admission.failed(subject, address, delay=delay)
             raise invalid_client() from why
         self._admission.succeeded(subject, address)
         return client

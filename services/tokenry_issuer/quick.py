@@ -6,7 +6,8 @@ Invariants:
       its steps; only aiohttp's machinery around it is left out.
     * Where that would wait (a slow hash, a delay), nothing has been counted yet: it is broken off there, and the
       request goes the ordinary way from its beginning. Requests that could have done something before they wait (an
-      assertion is used up, a token is exchanged, a key management service signs) are not begun here.
+      assertion is used up, a token is exchanged, a key management service signs, a failure is delayed) are not begun
+      here.
     * An answer is the one that the ordinary way gives, the refusals among them.
 """
 
@@ -75,7 +76,8 @@ class QuickTokens:
             clock: Where the time comes from.
             metrics: Where requests are counted.
             health: Tells whether the service is draining: then connections are to be closed, the ordinary way.
-            waits: Tells whether a signature has to be waited for.
+            waits: Tells whether something may have to be waited for after a request was judged: a signature elsewhere,
+                or the delay of a failure.
         """
         self._waits = waits
         self._issuance = issuance
