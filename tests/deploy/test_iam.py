@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,19 @@ from botocore.exceptions import ClientError
 
 from tests.support.processes import Processes
 from tests.support.s3 import S3Server
+from tokenry.jose.probe import check_key
+from tokenry.jose.remote import RemoteKey, public_key_from_spki
+from tokenry.jose.sealing import EnvelopeKey
+from tokenry.testing.clock import FakeClock
+from tokenry_admin.key_actions import KeyActions
+from tokenry_admin.key_custody import SealedCustody
+from tokenry_admin.key_rotation import RotationPolicy
+from tokenry_admin.key_store import KeyStore
+from tokenry_registry.adapters.kms import AwsKeyManagement, make_client
 from tokenry_registry.adapters.s3 import S3Store
-from tokenry_registry.ports import ObjectUnreadable
+from tokenry_registry.key_management import KeyManagementUnavailable
+from tokenry_registry.ports import ObjectUnreadable, WriteRefused
+from tokenry_registry.signing_keys import KeyUse
 from tokenry_revocation.adapters.rules_s3 import RulesBucket
 
 pytestmark = pytest.mark.processes
@@ -18,11 +30,19 @@ pytestmark = pytest.mark.processes
 IAM = Path(__file__).parents[2] / "deploy/iam"
 BUCKET, PREFIX = "credentials", "v1"
 KEY, CLIENT, RULE = "keys/k.json", "realms/services/clients/orders.json", "revocation-rules/orders.json"
-ROLES = ("issuer", "revocation", "revocation-publishing", "administrator")
+ROLES = ("issuer", "revocation", "revocation-publishing", "rotator", "administrator")
+KMS_ROLES = ("issuer-kms", "rotator-kms")
+ACCOUNT = "123456789012"  # moto's
 
 
 def policy(role):
-    return json.loads((IAM / f"{role}.json").read_text().replace("BUCKET", BUCKET).replace("PREFIX", PREFIX))
+    return json.loads(
+        (IAM / f"{role}.json")
+        .read_text()
+        .replace("BUCKET", BUCKET)
+        .replace("PREFIX", PREFIX)
+        .replace("ACCOUNT", ACCOUNT)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +74,18 @@ def roles(server):
         aws_secret_access_key=server.secret_access_key,
     )
     clients = {}
-    for role in ROLES:
+    for role in (*ROLES, *KMS_ROLES):
         iam.create_user(UserName=role)
-        iam.put_user_policy(UserName=role, PolicyName=role, PolicyDocument=json.dumps(policy(role)))
+        # The server judges actions of KMS as if they were on everything, so it is only asked about those.
+        document = json.dumps(policy(role)).replace(f"arn:aws:kms:*:{ACCOUNT}:key/*", "*")
+        iam.put_user_policy(UserName=role, PolicyName=role, PolicyDocument=document)
         made = iam.create_access_key(UserName=role)["AccessKey"]
-        clients[role] = server.client(access_key_id=made["AccessKeyId"], secret_access_key=made["SecretAccessKey"])
+        access_key = made["AccessKeyId"], made["SecretAccessKey"]
+        if role in KMS_ROLES:
+            make = partial(make_client, endpoint_url=server.endpoint_url, region=server.region, access_key=access_key)
+            clients[role] = AwsKeyManagement(make)
+        else:
+            clients[role] = server.client(access_key_id=access_key[0], secret_access_key=access_key[1])
     server.check_credentials()
     return clients
 
@@ -143,6 +170,56 @@ def test_whoever_publishes_lists_reads_sealed_keys_and_writes_one_object(roles):
     client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/revocation-list.jwt", Body=b"list")
     for key in (KEY, CLIENT, RULE):
         assert is_refused(lambda key=key: client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}", Body=b"{}"))
+
+
+def rotation(client, envelope):
+    """Keys kept with *client*'s rights, by the code that the command and the service run."""
+    policy_of_keys = RotationPolicy(period=90 * 86_400, overlap=14 * 86_400, lifetime=3600, announce=660)
+    store = S3Store(BUCKET, prefix=f"{PREFIX}/", client=lambda: client)
+    keys = KeyStore(store, {KeyUse.TOKEN: SealedCustody(envelope)})
+    return store, KeyActions(keys, {KeyUse.TOKEN: policy_of_keys}, clock=FakeClock(start=1_800_000_000.0))
+
+
+async def rotates(client):
+    store, actions = rotation(client, EnvelopeKey.generate())
+    try:
+        made = await actions.rotate_due(KeyUse.TOKEN)
+        return [*made, *await actions.rotate(KeyUse.TOKEN)]
+    finally:
+        await store.close()
+
+
+def test_the_rotator_rotates_keys_and_does_nothing_else(roles):
+    assert len(asyncio.run(rotates(roles["rotator"]))) == 4
+    client = roles["rotator"]
+    for key in (CLIENT, RULE, "realms/services/realm.json"):
+        assert is_refused(lambda key=key: read(client, f"{PREFIX}/{key}"))
+        assert is_refused(lambda key=key: client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}", Body=b"{}"))
+    assert is_refused(lambda: client.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/{KEY}"))
+
+
+def test_who_may_only_read_keys_rotates_none(roles):
+    with pytest.raises(WriteRefused, match="forbidden"):
+        asyncio.run(rotates(roles["issuer"]))
+
+
+def test_the_rotator_makes_keys_in_kms_and_the_issuer_signs_with_them_and_does_nothing_else(roles):
+    rotator, issuer = roles["rotator-kms"], roles["issuer-kms"]
+    key_id = rotator.create(use="token")
+    signing = RemoteKey(public_key_from_spki(rotator.public_key(key_id)), lambda data: issuer.sign(key_id, data))
+    check_key(signing, signing.public)
+    for call in (lambda: issuer.create(use="token"), lambda: issuer.discard(key_id)):
+        with pytest.raises(KeyManagementUnavailable, match=r"403|AccessDenied"):
+            call()
+
+
+@pytest.mark.parametrize("role", KMS_ROLES)
+def test_keys_in_kms_are_reached_by_their_mark_alone(role):
+    for statement in policy(role)["Statement"]:
+        assert "*" not in json.dumps(statement["Action"])
+        mark = json.dumps(statement["Condition"]["StringEquals"])
+        assert '"aws:ResourceTag/tokenry-use": "token"' in mark or '"aws:RequestTag/tokenry-use": "token"' in mark
+        assert statement["Resource"] != "*" or statement["Action"] == ["kms:CreateKey", "kms:TagResource"]
 
 
 @pytest.mark.parametrize("role", ROLES)
