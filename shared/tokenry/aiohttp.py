@@ -242,8 +242,10 @@ def auth_middleware(
         if access.public:
             return await handler(request)
         try:
-            values = request.headers.getall(hdrs.AUTHORIZATION, [])
-            info = await protection.aadmit(values, access, confirmation=presented(request), asked=asked(request))
+            values, shown = request.headers.getall(hdrs.AUTHORIZATION, []), presented(request)
+            info = protection.admit_at_once(values, access, confirmation=shown)
+            if info is None:
+                info = await protection.aadmit(values, access, confirmation=shown, asked=asked(request))
         except Refused as refused:
             return _answer(refused.refusal)
         request[TOKEN], request[_PROTECTION] = info, protection

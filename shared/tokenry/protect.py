@@ -10,11 +10,18 @@ Invariants:
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from tokenry.errors import ConfigurationError, InsufficientScope, InvalidToken, TokenryError, ValidatorNotReady
+from tokenry.errors import (
+    ConfigurationError,
+    InsufficientScope,
+    InvalidToken,
+    TokenryError,
+    UnknownKey,
+    ValidatorNotReady,
+)
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.confirmation import JKT, Shown
@@ -46,6 +53,14 @@ class Judge(Protocol):
 
     def validate_waiting(self, token: str, *, confirmation: str | Shown | None = None) -> TokenInfo:
         """Do as `avalidate` does, for threads."""
+        ...
+
+
+class PromptJudge(Judge, Protocol):
+    """A judge that need not wait for a token whose key it holds: `TokenValidator`."""
+
+    def validate_at_once(self, token: str, confirmation: str | Shown | None = None) -> TokenInfo:
+        """Do as `avalidate` does, but raise `UnknownKey` where that would wait."""
         ...
 
 
@@ -245,12 +260,37 @@ class Protection:
     realm: str | None = None
     resource_metadata: str | None = None
     dpop: Dpop | None = None
+    _validate_at_once: Callable[[str, str | None], TokenInfo] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for metadata whose URL cannot stand in a challenge."""
         url = self.resource_metadata
         if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not set(url).isdisjoint(' "\\')):
             raise ConfigurationError(["resource_metadata: the URL of this service's metadata (RFC 9728)"])
+        prompt = getattr(self.validator, "validate_at_once", None) if self.dpop is None else None
+        object.__setattr__(self, "_validate_at_once", prompt)
+
+    def admit_at_once(
+        self, authorization: Sequence[str], access: Access = ANY_TOKEN, *, confirmation: str | None = None
+    ) -> TokenInfo | None:
+        """
+        Do as `aadmit` does where that needs no waiting, without its two coroutines; None: call that.
+
+        Raises:
+            Refused: With the answer.
+        """
+        validate = self._validate_at_once
+        if validate is None:
+            return None
+        try:
+            info = validate(self._token(authorization), confirmation)
+            if access is not ANY_TOKEN:
+                access.demand(info)
+        except UnknownKey:
+            return None
+        except _REFUSALS as error:
+            raise Refused(self.refusal(error, access)) from error
+        return info
 
     async def aadmit(
         self,

@@ -286,10 +286,19 @@ class TokenValidator:
             ValidatorNotReady: It cannot be told (503).
         """
         try:
-            return self._judge(token, scope=_scope(scope), audience=audience, confirmation=confirmation)
+            return self._judge(token, _scope(scope), audience, confirmation)
         except UnknownKey as unknown:
             self._keys.request_refetch(unknown.issuer)
             raise
+
+    def validate_at_once(self, token: str, confirmation: str | Shown | Confirmation | None = None) -> TokenInfo:
+        """
+        Do as `validate` does, without a word about a key that is not held: for who then calls `avalidate`.
+
+        Raises:
+            UnknownKey: The key is not held, and was not asked for.
+        """
+        return self._judge(token, NO_SCOPE, None, confirmation)
 
     async def avalidate(
         self,
@@ -302,11 +311,11 @@ class TokenValidator:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for asyncio)."""
         required = _scope(scope)
         try:
-            return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
+            return self._judge(token, required, audience, confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         await self._keys.arefetch(issuer)
-        return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
+        return self._judge(token, required, audience, confirmation)
 
     def validate_waiting(
         self,
@@ -319,14 +328,14 @@ class TokenValidator:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for threads)."""
         required = _scope(scope)
         try:
-            return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
+            return self._judge(token, required, audience, confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         self._keys.refetch(issuer)
-        return self._judge(token, scope=required, audience=audience, confirmation=confirmation)
+        return self._judge(token, required, audience, confirmation)
 
     def _judge(
-        self, token: str, *, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
+        self, token: str, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
     ) -> TokenInfo:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         keys, revocations = self._keys.snapshot(), self._revocations.snapshot()

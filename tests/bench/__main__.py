@@ -237,6 +237,7 @@ class Bench:
     def prepare_service(self, tokens: list[str]) -> None:
         requests = self.written("orders", (get("/orders", token) for token in tokens))
         self.add("aiohttp service", self.reference("service", "-"), requests)
+        self.add("aiohttp service with a middleware that does nothing", self.reference("passed", "-"), requests)
         self.add("aiohttp service with middleware", self.reference("protected", self.platform.issuer), requests)
 
     def prepare_issuer(self) -> None:

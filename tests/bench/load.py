@@ -5,9 +5,9 @@ Each line in is a JSON object (`address`, `requests`: a file with a JSON array o
 `connections`), each line out another one. Every connection sends its next request when it has the whole answer to the
 last one: no think time, no pipelining.
 
-With `rate` (requests a second) requests are due at fixed times, whatever the answers take, and a latency counts
-from the moment at which its request was due (so that a stall is seen in all that it delayed). With `beside` (an order of
-its own: `requests`, `rate`, `connections`) others ask at the same time, and are counted by status only.
+With `rate` (requests a second) requests are due at fixed times, whatever the answers take; a latency counts
+from the moment at which its request was due (so that a stall is seen in all that it delayed). With `beside` (an order
+of its own: `requests`, `rate`, `connections`) others ask at the same time, and are counted by status only.
 """
 
 from __future__ import annotations

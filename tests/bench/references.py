@@ -5,14 +5,15 @@ What the services are compared to, each a process of its own: `python -m tests.b
 * `protocol`: an `asyncio.Protocol` on uvloop that looks for the end of a head and writes a finished answer. It parses
   nothing (httptools is not among the locked requirements), so no HTTP server in Python can be faster.
 * `verifying`: the first, with one bare verification by the cryptography in the handler.
-* `service` and `protected`: an aiohttp service without and with `auth_middleware` (BYTES is then the platform's URL).
+* `service`, `passed` and `protected`: an aiohttp service without middleware, with one that does nothing, and with
+  `auth_middleware` (BYTES is then the platform's URL).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from aiohttp import web
@@ -24,7 +25,7 @@ from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 def bare(size: int, *, verify: Callable[[], object] = lambda: None) -> web.Application:
@@ -56,6 +57,11 @@ def service(issuer: str | None) -> web.Application:
         app.cleanup_ctx.append(validator.aiohttp_ctx)
     app.router.add_get("/orders", handler)
     return app
+
+
+@web.middleware
+async def pass_on(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+    return await handler(request)
 
 
 async def serve(app: web.Application, port: int) -> None:
@@ -98,6 +104,10 @@ def main() -> None:
             running = serve_protocol(int(last), port)
         case "service":
             running = serve(service(None), port)
+        case "passed":
+            app = service(None)
+            app.middlewares.append(pass_on)
+            running = serve(app, port)
         case _:
             running = serve(service(last), port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -54,6 +54,7 @@ def post_batch(deployment: Deployment) -> dict[str, object]:
     connection.request("POST", "/revocations/batch", body=lines(), headers=headers, encode_chunked=True)
     answer = connection.getresponse()
     body = json.loads(answer.read())
+    connection.close()
     assert answer.status == 202, body
     return dict(body)
 

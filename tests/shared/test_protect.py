@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenry import ConfigurationError, InsufficientScope, TokenryError
+from tokenry.errors import UnknownKey
 from tokenry.protect import (
     ANY_TOKEN,
     Access,
@@ -39,8 +40,38 @@ def outcome(values, access=ANY_TOKEN):
         there = asyncio.run(PROTECTION.aadmit(values, access)).sub
     except Refused as refused:
         there = refused.refusal
-    assert here == there, "threads and asyncio differ"
+    try:
+        at_once = PROTECTION.admit_at_once(values, access).sub
+    except Refused as refused:
+        at_once = refused.refusal
+    assert here == there == at_once, "threads, asyncio and the way at once differ"
     return here
+
+
+def test_a_key_that_has_to_be_waited_for_is_waited_for():
+    class Judge:
+        asked = 0
+
+        def validate_at_once(self, _token, _confirmation=None):
+            raise UnknownKey("https://issuer.example")
+
+        async def avalidate(self, token, **_):
+            self.asked += 1
+            return ISSUER.validator().validate(token)
+
+    judge = Judge()
+    protection = Protection(validator=judge)
+    assert protection.admit_at_once([f"Bearer {GOOD}"]) is None
+    assert asyncio.run(protection.aadmit([f"Bearer {GOOD}"])).sub == "basket"
+    assert judge.asked == 1
+
+
+def test_a_judge_that_asks_another_service_is_never_asked_at_once():
+    class Judge:
+        async def avalidate(self, token, **_):
+            return ISSUER.validator().validate(token)
+
+    assert Protection(validator=Judge()).admit_at_once([f"Bearer {GOOD}"]) is None
 
 
 @given(st.lists(HEADER | HEADER.map(lambda text: f"Bearer {text}"), max_size=3))

@@ -33,6 +33,8 @@ def bearer_token(authorization: Sequence[str], *, form: Sequence[str] = (), quer
         message = "the Authorization header was sent more than once"
         raise invalid_request(message)
     in_header = _from_header(authorization[0]) if authorization else None
+    if not form and not query:  # nearly all
+        return in_header
     found = [*form, *query] if in_header is None else [in_header, *form, *query]
     if len(found) > 1:
         message = "send the access token once and in one place"
