@@ -16,7 +16,7 @@ Judged = Callable[[Plan], Verdict]
 @pytest.mark.parametrize(
     "plan", [Plan(seed=seed) for seed in range(len(FOCUSES))], ids=lambda plan: f"seed {plan.seed}"
 )
-def test_whatever_breaks_the_promise_is_kept(plan: Plan, judged: Judged):
+def test_F15_F19_F20_whatever_breaks_the_promise_is_kept(plan: Plan, judged: Judged):
     """One seed for each group of faults; `make soak` tries many more."""
     verdict = judged(plan)
     assert not verdict.broken, verdict.text
@@ -30,7 +30,7 @@ def test_while_nothing_is_broken_held_requests_carry_a_revocation_within_a_secon
 
 
 @pytest.mark.parametrize("plan", [Plan(seed=200, slow_writer=True)], ids=["seed 200"])
-def test_a_writer_whose_clock_is_ninety_seconds_slow_hides_nothing(plan: Plan, judged: Judged):
+def test_F17_a_writer_whose_clock_is_ninety_seconds_slow_hides_nothing(plan: Plan, judged: Judged):
     verdict = judged(plan)
     assert not verdict.broken, verdict.text
 

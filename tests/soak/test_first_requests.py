@@ -88,7 +88,7 @@ async def burst(url: str, instances: list[tuple[str, str]]) -> tuple[list[int], 
     return statuses, calmly.result(), max(waited)
 
 
-def test_ten_thousand_first_requests_in_a_minute(tmp_path: Path) -> None:
+def test_F53_ten_thousand_first_requests_in_a_minute(tmp_path: Path) -> None:
     processes = Processes(tmp_path / "processes")
     try:
         deployment = Deployment(tmp_path, processes)

@@ -72,7 +72,7 @@ class Traffic:
         await asyncio.gather(self.read(), *writing)
 
 
-async def test_one_node_of_three_may_go_and_come_back_without_a_failure(cluster: CassandraCluster) -> None:
+async def test_F11_F12_F13_one_node_of_three_may_go_and_come_back_without_a_failure(cluster: CassandraCluster) -> None:
     options = cassandra_options(cluster.endpoint, "tokenry", request_seconds=4.0, write_seconds=4.0)
     await cassandra_schema.create_schema(
         options, replication={"datacenter1": 3}, retention_seconds=7200, now=SystemClock().now()

@@ -47,7 +47,7 @@ def test_the_story_holds_on_s3_and_cassandra(deployment: Deployment) -> None:
     assert deployment.tokeninfo(deployment.token()) == 200
 
 
-def test_an_acknowledged_revocation_outlives_a_killed_service(deployment: Deployment) -> None:
+def test_F36_an_acknowledged_revocation_outlives_a_killed_service(deployment: Deployment) -> None:
     token = deployment.token()
     deployment.stop("tokeninfo")  # so that nobody has read the revocation before the kill
     assert deployment.revoke_token(token).status == 201
@@ -58,7 +58,7 @@ def test_an_acknowledged_revocation_outlives_a_killed_service(deployment: Deploy
 
 
 @pytest.mark.parametrize("service", ["issuer", "tokeninfo", "revocation"])
-def test_sigterm_under_load_loses_nothing(deployment: Deployment, service: str) -> None:
+def test_F35_sigterm_under_load_loses_nothing(deployment: Deployment, service: str) -> None:
     """A balancer in front asks for readiness every 50 ms, and sends nothing where it is gone."""
     outcomes: list[str] = []
     ready, stopping = threading.Event(), threading.Event()
@@ -104,7 +104,7 @@ def test_s3_away_changes_nothing_for_a_running_issuer(deployment: Deployment, s3
         s3_server.resume()
 
 
-def test_the_issuer_away_changes_nothing_for_tokens_in_use(deployment: Deployment) -> None:
+def test_F30_the_issuer_away_changes_nothing_for_tokens_in_use(deployment: Deployment) -> None:
     token, revoked = deployment.token(), deployment.token()
     assert deployment.tokeninfo(token) == 200
     admin = deployment.admin_token()
@@ -117,7 +117,7 @@ def test_the_issuer_away_changes_nothing_for_tokens_in_use(deployment: Deploymen
         deployment.start("issuer")
 
 
-def test_without_a_list_tokeninfo_says_neither_yes_nor_no(deployment: Deployment) -> None:
+def test_F24_F25_F55_without_a_list_tokeninfo_says_neither_yes_nor_no(deployment: Deployment) -> None:
     token = deployment.token()
     deployment.kill("revocation")
     try:

@@ -77,7 +77,7 @@ async def test_F01_an_outage_leaves_everything_in_force_for_24_hours_and_not_lon
     assert watched.credentials.age == 0.0
 
 
-async def test_the_age_is_not_moved_by_the_wall_clock(watched):
+async def test_F48_the_age_is_not_moved_by_the_wall_clock(watched):
     await watched.refresh()
     watched.clock.set_wall_clock(NOW + 1000 * HOUR)
     assert watched.credentials.current() is not None

@@ -35,13 +35,13 @@ def test_a_rotation_goes_through_all_states():
     assert states(32 * DAY) == [KeyState.RETIRED, KeyState.ACTIVE]
 
 
-def test_M07_a_key_stays_published_until_what_it_signed_has_expired():
+def test_M07_F32_a_key_stays_published_until_what_it_signed_has_expired():
     for now in range(0, 31 * DAY, HOUR):
         signer = SCHEDULE.signing(now, lifetime=HOUR)
         assert signer in SCHEDULE.published(now + HOUR + CLOCK_MARGIN - 1)
 
 
-def test_M06_a_key_that_was_announced_too_late_does_not_sign_while_another_can():
+def test_M06_F31_a_key_that_was_announced_too_late_does_not_sign_while_another_can():
     late = key("late", 30 * DAY - 60, 30 * DAY, 62 * DAY)
     schedule = KeySchedule((A, late), ANNOUNCE)
     assert kid(schedule.signing(30 * DAY, lifetime=HOUR)) == "a"

@@ -160,7 +160,7 @@ async def test_a_caller_that_goes_away_does_not_cancel_the_others(workshop):
     await second
 
 
-async def test_a_full_queue_is_told_at_once_and_fast_secrets_go_on():
+async def test_F53_a_full_queue_is_told_at_once_and_fast_secrets_go_on():
     workshop = Workshop(threads=1, queue=3)
     workshop.gate.clear()
     waiting = [asyncio.create_task(workshop.works(f"wrong-{n}", SLOW)) for n in range(4)]

@@ -115,7 +115,7 @@ def test_checking_wrong_settings_ends_with_2_and_all_faults(capsys):
     assert "TOKENRY_CREDENTIALS_URL" in told
 
 
-def test_a_start_without_its_envelope_key_ends_with_2(tmp_path, capsys):
+def test_F34_a_start_without_its_envelope_key_ends_with_2(tmp_path, capsys):
     environ = {**GOOD, "TOKENRY_ENVELOPE_KEY_FILE": str(tmp_path / "none")}
     assert main([], environ) == 2
     assert "TOKENRY_ENVELOPE_KEY_FILE" in capsys.readouterr().err

@@ -520,7 +520,7 @@ async def test_R06_an_answer_of_the_store_that_was_lost_is_503_and_the_retry_is_
     assert len((await service.snapshot()).entries) == 2
 
 
-async def test_a_service_whose_clock_is_off_takes_what_its_clock_does_not_decide(world, service):
+async def test_F47_a_service_whose_clock_is_off_takes_what_its_clock_does_not_decide(world, service):
     world.store.clock_offset = -1.5
     for kind, data in (("CLAIM", {"claims": {"sub": "jdoe"}}), ("GLOBAL", {"confirm": True})):
         refused = await service.post(kind, data)
@@ -536,7 +536,7 @@ async def test_a_service_whose_clock_is_off_takes_what_its_clock_does_not_decide
 # --- dry run ----------------------------------------------------------------------------------------------
 
 
-async def test_a_dry_run_changes_nothing_and_says_what_is_known(world, service):
+async def test_F57_a_dry_run_changes_nothing_and_says_what_is_known(world, service):
     answer = await service.post("CLAIM", {"claims": {"sub": "operator"}}, path="?dry_run=true")
     assert answer.status == 200
     assert answer.json == {

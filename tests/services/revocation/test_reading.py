@@ -368,7 +368,7 @@ def stored_rule(number):
     return StoredRecord(id=record.id, body=record.to_bytes(), in_force_until=record.in_force_until)
 
 
-async def test_a_large_store_is_swept_beside_the_reads(world, service, monkeypatch):
+async def test_F21_a_large_store_is_swept_beside_the_reads(world, service, monkeypatch):
     monkeypatch.setattr("tokenry_revocation.feed._IN_BACKGROUND", 10)
     for number in range(30):
         await world.store.append(stored_rule(number))

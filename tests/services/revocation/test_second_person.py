@@ -38,7 +38,7 @@ def hit(service, token):
     return service.feed.revocations.hits(service.world.judged(token), now=service.world.clock.now()) is not None
 
 
-async def test_a_global_is_pending_and_not_in_force(service, world):
+async def test_F57_a_global_is_pending_and_not_in_force(service, world):
     token = world.token()
     answer = await ask(service)
     assert answer.status == 202
@@ -165,7 +165,7 @@ async def test_a_dry_run_waits_for_nobody(service):
     assert answer.status == 200
 
 
-async def test_what_was_approved_can_be_undone(service, world):
+async def test_F57_what_was_approved_can_be_undone(service, world):
     name = (await ask(service)).json["id"]
     await approve(service, name)
     token = world.token()

@@ -210,7 +210,7 @@ async def test_it_is_published_again_when_nothing_changed_and_each_names_the_one
     assert [issue.previous for issue in issues] == [None, *(digest_of(text) for text in texts[:2])]
 
 
-async def test_two_replicas_publish_in_turn_and_never_fork(world, service, place):
+async def test_F22_two_replicas_publish_in_turn_and_never_fork(world, service, place):
     one, two = publisher_of(service, place), publisher_of(service, place, name="B")
     assert await one.turn() is Turn.PUBLISHED
     assert await two.turn() is Turn.STANDING_BY
@@ -233,14 +233,14 @@ async def test_two_replicas_publish_in_turn_and_never_fork(world, service, place
     assert one.current.body == place.file.read_bytes()
 
 
-async def test_of_two_replicas_that_begin_at_once_one_publishes(service, place):
+async def test_F23_of_two_replicas_that_begin_at_once_one_publishes(service, place):
     one, two = publisher_of(service, place), publisher_of(service, place, name="B")
     turns = await asyncio.gather(one.turn(), two.turn())
     assert sorted(turns) in ([Turn.OVERTAKEN, Turn.PUBLISHED], [Turn.PUBLISHED, Turn.STANDING_BY])
     place.read()
 
 
-async def test_a_write_whose_answer_is_lost_never_makes_two_lists_of_one_number(world, place, publisher):
+async def test_F23_a_write_whose_answer_is_lost_never_makes_two_lists_of_one_number(world, place, publisher):
     assert await publisher.turn() is Turn.PUBLISHED
     publisher._shelf.loses_answers = True
     assert await publisher.turn() is Turn.FAILED
@@ -276,7 +276,7 @@ async def test_what_is_no_list_of_ours_is_replaced(place, publisher):
     place.read()
 
 
-async def test_nothing_is_signed_while_our_clock_is_off(world, publisher):
+async def test_F47_nothing_is_signed_while_our_clock_is_off(world, publisher):
     world.store.clock_offset = 1.5
     assert await publisher.turn() is Turn.CLOCK_OFF
     world.store.clock_offset = 0.2

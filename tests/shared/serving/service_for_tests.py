@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 
 from aiohttp import web
 
@@ -29,7 +30,12 @@ def compose(settings):
             await asyncio.sleep(1.0)
             return web.Response(text="finished")
 
+        async def holds_the_loop(_request):
+            time.sleep(1.5)  # noqa: ASYNC251 -- that is the fault
+            return web.Response(text="held")
+
         app.router.add_get("/slow", slow)
+        app.router.add_get("/hold", holds_the_loop)
         return app
 
     return make

@@ -196,7 +196,7 @@ def test_it_serves_tls_with_a_certificate_and_never_plain_http_then(tmp_path):
             get(lines[-1]["addresses"][0], "/healthz")
 
 
-async def test_a_certificate_that_changes_is_loaded_without_a_restart(tmp_path):
+async def test_F51_a_certificate_that_changes_is_loaded_without_a_restart(tmp_path):
     certificate_file, key_file = certificate(tmp_path, "first")
     settings = ServiceSettings(tls_certificate_file=certificate_file, tls_private_key_file=key_file)
     async with AsyncExitStack() as stack:

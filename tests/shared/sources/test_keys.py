@@ -221,7 +221,7 @@ def test_lost_metadata_do_not_keep_the_keys_from_being_read(source, script, issu
     assert new in source.snapshot().value.kids(issuer.issuer)
 
 
-def test_keys_beyond_the_hard_age_are_not_handed_out(source, issuer, clock):
+def test_F30_keys_beyond_the_hard_age_are_not_handed_out(source, issuer, clock):
     step(source, 2)
     issuer.down = True
     clock.advance(hours=24)
@@ -241,7 +241,7 @@ def test_keys_come_back_after_an_outage(source, issuer, clock):
     assert source.snapshot() is not None
 
 
-def test_a_flood_of_unknown_keys_causes_one_fetch_in_a_cooldown(source, script, clock):
+def test_F30_F31_a_flood_of_unknown_keys_causes_one_fetch_in_a_cooldown(source, script, clock):
     step(source, 2)
     conversation = source._conversation
     from tokenry.http.poller import Moment
@@ -261,7 +261,7 @@ def test_a_flood_of_unknown_keys_causes_one_fetch_in_a_cooldown(source, script, 
     assert len(script.asked) - before == 2
 
 
-def test_a_refetch_finds_a_key_that_was_published_since(source, script, issuer):
+def test_F31_a_refetch_finds_a_key_that_was_published_since(source, script, issuer):
     source.start()
     _until(lambda: source.snapshot() is not None)
     new = issuer.rotate_key()

@@ -443,7 +443,7 @@ def test_an_answer_as_of_an_earlier_moment_is_merged_and_otherwise_ignored(sourc
     assert parse_qs(urlsplit(script.requests[-1].url).query)["after"] == ["0"], "the cursor did not move"
 
 
-def test_answers_in_any_order_and_twice_lose_nothing(make, issuer, clock):
+def test_F28_answers_in_any_order_and_twice_lose_nothing(make, issuer, clock):
     tokens = [issuer.token() for _ in range(12)]
     answers = []
     for token in tokens:
@@ -537,7 +537,7 @@ def test_an_address_that_is_not_known_yet_is_waited_for(script, clock):
     assert script.requests[-1].url == "https://r.test/revocations/snapshot"
 
 
-def test_a_list_above_the_configured_length_is_refused_not_cut(make, issuer, clock):
+def test_F27_a_list_above_the_configured_length_is_refused_not_cut(make, issuer, clock):
     source = make(max_entries=4)
     step(source)
     for _ in range(5):
@@ -784,7 +784,7 @@ def test_a_slow_disk_is_not_waited_for_again_but_written_to(make, issuer, clock,
     assert disk.enforced.pop() is False
 
 
-def test_a_folder_that_cannot_be_written_is_an_alarm_and_reading_goes_on(make, issuer, tmp_path, events):
+def test_F37_a_folder_that_cannot_be_written_is_an_alarm_and_reading_goes_on(make, issuer, tmp_path, events):
     (tmp_path / "file").write_text("")
     issuer.revoke(token := issuer.token())
     source = make(state_folder=tmp_path / "file" / "below")

@@ -169,7 +169,7 @@ def test_while_the_service_answers_the_signed_list_is_not_asked_for_but_its_keys
     assert source.snapshot().seq is None
 
 
-def test_when_the_service_goes_away_the_signed_list_keeps_the_age_small(source, clock, cdn, service):
+def test_F24_when_the_service_goes_away_the_signed_list_keeps_the_age_small(source, clock, cdn, service):
     service.away = False
     run(source, clock, 5)
     service.away = True

@@ -18,6 +18,6 @@ def test_the_larger_of_the_two_ages_counts(now, monotonic, age):
     assert SNAPSHOT.age(now=now, monotonic=monotonic) == age
 
 
-def test_an_age_is_never_negative():
+def test_F48_an_age_is_never_negative():
     ahead = Snapshot(value="list", as_of=1000.0, age_at_request=0.0, requested_at=50.0)
     assert ahead.age(now=900.0, monotonic=49.0) == 0.0

@@ -167,7 +167,7 @@ async def test_slow_writes_and_skewed_estimates_hide_nothing_from_a_chain_of_rea
     assert not acknowledged <= seen_carelessly
 
 
-async def test_a_machine_whose_clock_is_slow_places_its_records_right(open_store: Open) -> None:
+async def test_F17_a_machine_whose_clock_is_slow_places_its_records_right(open_store: Open) -> None:
     reader, writer = await open_store(), await open_store(clock=SlowClock())
     position = (await reader.read(None)).position
     record = new_record()
@@ -398,7 +398,7 @@ async def test_ordinary_records_end_with_the_table_and_lasting_ones_by_themselve
 # --- the cluster --------------------------------------------------------------------------------------------
 
 
-async def test_a_store_that_was_replaced_is_noticed(
+async def test_F18_a_store_that_was_replaced_is_noticed(
     cassandra: CassandraEndpoint, keyspace: str, open_store: Open
 ) -> None:
     store = await open_store()

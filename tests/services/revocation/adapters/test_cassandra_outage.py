@@ -50,7 +50,7 @@ async def back_again(store: CassandraStore) -> float:
             return time.monotonic() - began
 
 
-async def test_a_hanging_node_is_unavailable_soon_and_a_killed_one_forgets_nothing(
+async def test_F13_F19_a_hanging_node_is_unavailable_soon_and_a_killed_one_forgets_nothing(
     own_node: CassandraCluster,
 ) -> None:
     node = own_node.nodes[0]

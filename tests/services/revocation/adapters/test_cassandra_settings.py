@@ -209,7 +209,7 @@ def store_of(nodes: Nodes, clock: FakeClock) -> CassandraStore:
     )
 
 
-async def test_one_node_of_three_may_be_silent(clock: FakeClock) -> None:
+async def test_F11_one_node_of_three_may_be_silent(clock: FakeClock) -> None:
     nodes = Nodes(clock, 5_000, 5_010, 0)
     nodes.nodes[2].answers = False
     store = store_of(nodes, clock)

@@ -268,7 +268,7 @@ async def test_a_file_that_was_replaced_takes_no_more_appends(path: Path, store:
         await store.append(record("lost"))
 
 
-async def test_a_full_disk_refuses_an_append_and_harms_nothing(store: SqliteStore) -> None:
+async def test_F37_a_full_disk_refuses_an_append_and_harms_nothing(store: SqliteStore) -> None:
     await store.append(record("before"))
     (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
     store._writer.execute(f"PRAGMA max_page_count = {pages}")

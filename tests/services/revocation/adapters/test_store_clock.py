@@ -82,7 +82,7 @@ def test_an_old_measurement_counts_for_nothing(clock: FakeClock) -> None:
         store_clock.now_ms()
 
 
-def test_nodes_that_disagree_stop_appends_and_not_reads(clock: FakeClock) -> None:
+def test_F16_nodes_that_disagree_stop_appends_and_not_reads(clock: FakeClock) -> None:
     store_clock = measured(clock, 0, 5, 1_500)
 
     with pytest.raises(StoreUnavailable, match="uncertain by 1496 ms, and 1000 are allowed"):
