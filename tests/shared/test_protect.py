@@ -41,7 +41,8 @@ def outcome(values, access=ANY_TOKEN):
     except Refused as refused:
         there = refused.refusal
     try:
-        at_once = PROTECTION.admit_at_once(values, access).sub
+        info = PROTECTION.admit_at_once(values, access)
+        at_once = there if info is None else info.sub  # None: has to be waited for
     except Refused as refused:
         at_once = refused.refusal
     assert here == there == at_once, "threads, asyncio and the way at once differ"
