@@ -18,7 +18,9 @@ pytestmark = [pytest.mark.cassandra, pytest.mark.cluster, pytest.mark.soak]
 
 MINUTES = float(os.environ.get("TOKENRY_TEST_HISTORY_MINUTES", "10"))
 SEED = int(os.environ.get("TOKENRY_TEST_HISTORY_SEED", "1"))
-CALM_AT_FIRST = 45.0
+CALM_AT_FIRST = 60.0
+HELD_P99 = 1.0
+POLLING_P99 = 31.0
 CALM_AFTER = 105.0  # the minute of recovery, and the bound of 31 s: then T is owed again
 
 
@@ -50,9 +52,10 @@ async def test_no_acknowledged_revocation_is_late_or_forgotten_whatever_breaks(
     assert report.clean, report.text()
     for name in ("P0", "P1", "P2", "P4", "P5", "P6", "P7"):
         assert report.armed[name], summary.armed
-    calm = summary.rows[0]
-    assert calm.unseen == 0, calm
-    assert calm.held is not None, calm
-    assert calm.held[1] < 1.0, calm
-    assert calm.polling is not None, calm
-    assert calm.polling[1] < 31.0, calm
+    untouched, calm = summary.rows[:2]
+    assert untouched.unseen == calm.unseen == 0, (untouched, calm)
+    # The promise of the soak's table; it counts how long the driver took to ask as well.
+    assert untouched.held is not None, untouched
+    assert untouched.held[1] < HELD_P99, untouched
+    for row in (untouched, calm):
+        assert row.polling is None or row.polling[1] < POLLING_P99, row

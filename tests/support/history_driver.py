@@ -83,6 +83,11 @@ class Spread:
     acknowledged: float
     seconds: float | None
 
+    @property
+    def until(self) -> float:
+        """Return when it was last asked."""
+        return self.acknowledged + (_CHASE_SECONDS if self.seconds is None else self.seconds)
+
 
 def bounds(platform: HistoryPlatform, *, held: float | None = None) -> Bounds:
     """Return what is promised; *held* is the bound for validators that keep a request open, where it is judged."""

@@ -38,6 +38,7 @@ class Schedule:
         calm: Seconds at the beginning in which nothing is.
         phases: Seconds of each phase of faults, and of the calm after it.
         between: Mean seconds from the begin of one fault to that of the next one.
+        at_once: How many there are at a time, at most.
         lasting: Seconds that a fault lasts, one of these.
         beyond: Seconds that some faults last that let lists get old: more than the refuse age.
         names: Which faults, by the names of `Nemesis.faults`; empty: all.
@@ -47,6 +48,7 @@ class Schedule:
     calm: float
     phases: Sequence[tuple[float, float]]
     between: float = 8.0
+    at_once: int = 2
     lasting: Sequence[float] = (4.0, 10.0, 20.0, 50.0)
     beyond: float = 60.0
     names: Sequence[str] = ()
@@ -119,14 +121,23 @@ class Nemesis:
         first = first if schedule.once else []
         for breaking, calm in schedule.phases:
             until = self._driver.now() + breaking
-            while (left := until - self._driver.now()) > 2.0:
+            while until - self._driver.now() > 2.0:
+                while len(self._tasks) >= schedule.at_once:
+                    await self._one_ends()
+                if (left := until - self._driver.now()) <= 2.0:
+                    break
                 name = first.pop(0) if first else self._random.choice(names)
                 seconds = min(self._random.choice(schedule.lasting) * self._random.uniform(0.8, 1.2), max(left, 4.0))
                 self._begin(self.faults[name](seconds))
                 await asyncio.sleep(min(left, self._random.expovariate(1 / schedule.between)))
-            await asyncio.gather(*self._tasks)
-            self._tasks.clear()
+            while self._tasks:
+                await self._one_ends()
             await asyncio.sleep(calm)
+
+    async def _one_ends(self) -> None:
+        done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
 
     def _begin(self, work: Awaitable[None]) -> None:
         self._tasks.add(asyncio.ensure_future(work))

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tests.proof.checker import check
 from tests.proof.history import Fault, Outcome, Result, Revoke, Undo, Validate
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tests.proof.history import History
     from tests.support.history_driver import Spread
 
-CALM: Final = "nothing"
+UNTOUCHED: Final = "nothing yet"
+CALM: Final = "nothing, later"
 
 
 @dataclass(slots=True)
@@ -30,7 +31,8 @@ class Row:
     What happened while faults of one kind lasted; what happened while two did counts for both.
 
     Attributes:
-        fault: The kind; `nothing` for the time in which nothing was broken, nor had been a minute before.
+        fault: The kind; `nothing yet` for the time before the first one, in which held requests are owed a second, and
+            `nothing, later` for the time in which nothing was broken, nor had been a minute before.
         times: How often it was injected.
         seconds: How long altogether.
         operations: Posts and validations.
@@ -66,7 +68,7 @@ class Summary:
     Attributes:
         seed: Of its random choices.
         seconds: How long it lasted.
-        rows: The first is the time without faults.
+        rows: The first is the time before all faults, the second that between them.
         total: All of it.
         violations: By property.
         armed: How often each property could have been broken.
@@ -103,8 +105,11 @@ def summarize(driver: Driver, bounds: Bounds) -> tuple[Summary, Report]:
     for fault in faults:
         by_kind[fault.name.partition(":")[0]].append(fault)
     broken = Counter(id(violation.events[-1]) for violation in report.violations)
-    rows = [_row(CALM, history, driver.spread, broken, _Calm(faults))]
-    rows[0].times = 0
+    first = min((fault.start for fault in faults), default=start + seconds)
+    rows = [
+        _row(UNTOUCHED, history, driver.spread, broken, _Until(first)),
+        _row(CALM, history, driver.spread, broken, _Calm(faults, first)),
+    ]
     rows += [_row(kind, history, driver.spread, broken, _During(some)) for kind, some in sorted(by_kind.items())]
     total = _row("all", history, driver.spread, broken, _Always())
     total.times, total.seconds = len(faults), seconds
@@ -119,7 +124,8 @@ def summarize(driver: Driver, bounds: Bounds) -> tuple[Summary, Report]:
         power=3 / max(1, total.acknowledged),
         texts=report.text(most=3),
     )
-    rows[0].seconds = seconds - _covered(faults, start, start + seconds)
+    rows[0].seconds = first - start
+    rows[1].seconds = seconds - _covered(faults, start, start + seconds) - rows[0].seconds
     return summary, report
 
 
@@ -129,6 +135,15 @@ def write(summary: Summary, history: History, folder: Path, name: str) -> None:
     history.write(folder / f"{name}.history.jsonl")
     (folder / f"{name}.json").write_text(json.dumps(asdict(summary), indent=2))
     (folder / f"{name}.md").write_text(summary.markdown() + "\n")
+
+
+class _Span(Protocol):
+    times: int
+    seconds: float
+
+    def covers(self, start: float, end: float) -> bool:
+        """Tell whether what happened from *start* to *end* counts."""
+        ...
 
 
 class _Always:
@@ -147,18 +162,35 @@ class _During:
         return any(fault.start <= end and start <= fault.end for fault in self._faults)
 
 
+class _Until:
+    times, seconds = 0, 0.0
+
+    def __init__(self, first: float) -> None:
+        self._first = first
+
+    def covers(self, start: float, end: float) -> bool:
+        return end < self._first
+
+
 class _Calm:
     times, seconds = 0, 0.0
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], first: float) -> None:
         self._faults = faults
+        self._first = first
 
     def covers(self, start: float, end: float) -> bool:
-        return not any(fault.start <= end and start <= fault.end + RECOVERY_SECONDS for fault in self._faults)
+        return start > self._first and not any(
+            fault.start <= end and start <= fault.end + RECOVERY_SECONDS for fault in self._faults
+        )
 
 
 def _row(
-    name: str, history: History, spread: Iterable[Spread], broken: Counter[int], span: _Always | _During | _Calm
+    name: str,
+    history: History,
+    spread: Iterable[Spread],
+    broken: Counter[int],
+    span: _Always | _During | _Until | _Calm,
 ) -> Row:
     row = Row(fault=name, times=span.times, seconds=span.seconds)
     for event in history.events:
@@ -172,7 +204,7 @@ def _row(
             row.acknowledged += event.outcome is Outcome.OK
             row.refused += event.outcome is Outcome.FAIL
             row.unavailable += event.outcome is Outcome.UNKNOWN
-    within = [each for each in spread if span.covers(each.acknowledged, each.acknowledged)]
+    within = [each for each in spread if span.covers(each.acknowledged, each.until)]
     row.unseen = sum(each.seconds is None for each in within)
     row.held = _quantiles(each.seconds for each in within if each.process != POLLING)
     row.polling = _quantiles(each.seconds for each in within if each.process == POLLING)
