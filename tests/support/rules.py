@@ -32,6 +32,7 @@ RULES: dict[str, tuple[str, tuple[tuple[int, str, str], ...]]] = {
             (18, "A resource that is no absolute URI, or not allowed, is `invalid_target`", "RFC 8707 2"),
             (19, "With `resource`, `aud` is what was granted", "RFC 9068 3, RFC 8707 2.2"),
             (20, "Without `resource`, `aud` is a configured default, never absent", "RFC 9068 3"),
+            (21, "Without `resource`, all scopes of a realm have one audience: none asks for another", "RFC 9068 3"),
             (22, "Guessing secrets is limited per client and per address", "RFC 6749 2.3.1"),
             (23, "Generated secrets have at least 128 random bits", "own rule"),
             (24, "Plain HTTP is served on loopback or behind a named proxy only", "RFC 6749 3.2"),

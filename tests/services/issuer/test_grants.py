@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -88,6 +90,15 @@ def test_a_default_scope_that_the_user_lacks_is_refused_and_not_dropped():
 def test_T20_without_resource_the_audience_is_the_realms_or_the_issuer_never_the_client():
     assert granted().audience == (ISSUER,)
     assert granted(realm=changed(REALM, audience="https://api")).audience == ("https://api",)
+
+
+def test_T21_no_scope_has_an_audience_of_its_own_so_none_can_ask_for_two():
+    for realm in (REALM, changed(REALM, audience="https://api")):
+        scopes = sorted(CLIENT.scopes)
+        asked = [frozenset(chosen) for size in range(1, len(scopes) + 1) for chosen in combinations(scopes, size)]
+        assert len(asked) > 1
+        audiences = {granted(request(scope=scope), realm=realm).audience for scope in asked}
+        assert audiences == {(realm.audience or ISSUER,)}
 
 
 def test_T19_with_resource_the_audience_is_what_was_asked_for_in_every_grant():
