@@ -325,7 +325,8 @@ class SimulatedSession:
         await self._reach()
         if not host.up:
             raise StoreUnavailable("the host is away")
-        return await self._answered(self._time(host))
+        told: int = await self._answered(self._time(host))
+        return told
 
     async def _time(self, host: Replica) -> int:
         await asyncio.sleep(self._cluster.delay())

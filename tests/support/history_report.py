@@ -185,13 +185,7 @@ class _Calm:
         )
 
 
-def _row(
-    name: str,
-    history: History,
-    spread: Iterable[Spread],
-    broken: Counter[int],
-    span: _Always | _During | _Until | _Calm,
-) -> Row:
+def _row(name: str, history: History, spread: Iterable[Spread], broken: Counter[int], span: _Span) -> Row:
     row = Row(fault=name, times=span.times, seconds=span.seconds)
     for event in history.events:
         if not isinstance(event, Revoke | Undo | Validate) or not span.covers(event.invoked, event.returned):
