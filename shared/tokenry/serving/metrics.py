@@ -7,6 +7,8 @@ received, or anything else that a caller chooses. On a hot path bind the labels 
 
 from __future__ import annotations
 
+import asyncio
+import math
 from bisect import bisect_left
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -46,6 +48,14 @@ def package_version() -> str:
         return version("tokenry")
     except PackageNotFoundError:  # run from a tree that was never installed
         return "unknown"
+
+
+def _tasks() -> float:
+    """Return how many tasks the running event loop has; NaN where the metrics are read outside of one."""
+    try:
+        return float(len(asyncio.all_tasks()))
+    except RuntimeError:
+        return math.nan
 
 
 class LoopSeries:
@@ -142,6 +152,12 @@ class Metrics:
             labels=("by",),
         )
         self.held = {by: held.labels(by) for by in ("loop", "process")}
+        late = self.counter(
+            "tokenry_event_loop_late",
+            "Times that the event loop's timer was 0.1 s late: by the loop itself, other threads here, or neither.",
+            labels=("by",),
+        )
+        self.late = {by: late.labels(by) for by in ("loop", "threads", "elsewhere")}
 
     def beat(self, late: float) -> None:
         """Note that a timer of the event loop was *late* by so many seconds."""
@@ -150,6 +166,7 @@ class Metrics:
 
     def watch(self, *, clock: Clock, ready: Callable[[], bool], dropped_lines: Callable[[], int]) -> None:
         """Show *clock*, whether the service is *ready* and how many lines of its log were lost, as read by a scrape."""
+        self.gauge("tokenry_event_loop_tasks", "Tasks of the event loop that have not ended.", function=_tasks)
         self.gauge(
             "tokenry_log_lines_dropped",
             "Log lines dropped since the start: nobody read our output, or it could not be written.",

@@ -6,6 +6,9 @@ beat is `HELD_SECONDS` overdue, it logs what the loop's thread is doing, once ea
 no values), and counts it. What is `RED_SECONDS` late is not ready, until the next beat that is on time: whoever asks
 meanwhile goes to another replica.
 
+What was more than `LATE_SECONDS` late is counted by what took the time: the loop's own thread, another thread of this
+process that did not let it run, or neither (other processes on the processor, or a call that waits).
+
 A process that did not run at all (stopped, or its machine was) looks the same from within but for the time that it got
 on a processor; that is counted apart, and its stack would say nothing.
 """
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS: Final = 0.05  # what holds the loop for longer than that and 0.1 s is seen as more than 0.1 s
 LOOK_SECONDS: Final = 0.1
+LATE_SECONDS: Final = 0.1
 HELD_SECONDS: Final = 0.5
 RED_SECONDS: Final = 1.0
 MAX_FRAMES: Final = 30  # the innermost ones
@@ -48,6 +52,7 @@ class Pulse:
         monotonic: Seconds on the clock of the machine, whatever clock the application was given: a loop's timers go by
             that one.
         processor_seconds: Seconds that this process has had on a processor.
+        thread_seconds: Seconds that the calling thread has had.
     """
 
     def __init__(
@@ -56,15 +61,18 @@ class Pulse:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         processor_seconds: Callable[[], float] = time.process_time,
+        thread_seconds: Callable[[], float] = time.thread_time,
     ) -> None:
         """Begin as a pulse that has not beaten yet: nothing is late before the first beat."""
         self._metrics = metrics
         self._monotonic = monotonic
         self._processor_seconds = processor_seconds
+        self._thread_seconds = thread_seconds
         self._due: float | None = None
         self._late = 0.0
         self._thread_id = 0
         self._ran = 0.0  # what the process had run at the last beat
+        self._own = 0.0  # and the loop's thread
         self._looked = 0.0
         self._lock = threading.Lock()
         self._told: float | None = None  # the beat of which it was told that it does not come
@@ -72,16 +80,23 @@ class Pulse:
     def beat(self) -> float:
         """Note that the loop runs, and return the seconds until the next beat is due."""
         now, due = self._monotonic(), self._due
+        ran, own = self._processor_seconds(), self._thread_seconds()
         if due is None:
             self._thread_id = threading.get_ident()
         else:
             self._late = max(0.0, now - due)
             self._metrics.beat(self._late)
-            if self._late >= HELD_SECONDS and self._tell(due):
-                # The watching thread had no chance to see it: the interpreter was held, or nothing ran at all.
-                self._say(now - due, ran=self._processor_seconds() - self._ran >= _RAN_SHARE * self._late, stack=[])
-        self._due, self._ran = now + BEAT_SECONDS, self._processor_seconds()
+            if self._late >= LATE_SECONDS:
+                self._judge(due, ran=ran - self._ran, own=own - self._own)
+        self._due, self._ran, self._own = now + BEAT_SECONDS, ran, own
         return BEAT_SECONDS
+
+    def _judge(self, due: float, *, ran: float, own: float) -> None:
+        share = _RAN_SHARE * self._late
+        self._metrics.late["loop" if own >= share else "threads" if ran >= share else "elsewhere"].inc()
+        if self._late >= HELD_SECONDS and self._tell(due):
+            # The watching thread had no chance to see it: the interpreter was held, or nothing ran at all.
+            self._say(self._late, ran=ran >= share, stack=[])
 
     def stop(self) -> None:
         """Expect no beat any more."""

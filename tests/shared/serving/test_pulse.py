@@ -18,12 +18,19 @@ class Machine:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.ran = 0.0
+        self.own = 0.0
         self.metrics = Metrics(service="example")
-        self.pulse = Pulse(self.metrics, monotonic=self.clock.monotonic, processor_seconds=lambda: self.ran)
+        self.pulse = Pulse(
+            self.metrics,
+            monotonic=self.clock.monotonic,
+            processor_seconds=lambda: self.ran,
+            thread_seconds=lambda: self.own,
+        )
 
-    def passes(self, seconds: float, *, running: float = 0.0) -> None:
+    def passes(self, seconds: float, *, running: float = 0.0, own: float = 0.0) -> None:
         self.clock.advance(seconds)
         self.ran += running
+        self.own += own
 
     def watched(self, seconds: float, *, running: float = 0.0) -> list[dict]:
         """Let *seconds* pass during which only the watching thread is let through; return what it logged."""
@@ -58,6 +65,18 @@ def test_how_late_each_beat_was_is_counted():
     assert machine.sample("tokenry_event_loop_delay_seconds_bucket", le="0.25") == 2
     assert machine.sample("tokenry_event_loop_delay_seconds_count") == 3
     assert machine.sample("tokenry_event_loop_lag_seconds") == 3.0
+
+
+def test_what_took_the_time_of_a_late_timer_is_counted():
+    machine = Machine()
+    machine.pulse.beat()
+    for running, own in ((0.3, 0.3), (0.3, 0.0), (0.0, 0.0), (0.02, 0.02)):
+        machine.passes(BEAT_SECONDS + 0.3, running=running, own=own)
+        machine.pulse.beat()
+    machine.passes(BEAT_SECONDS + 0.09, running=0.1, own=0.1)  # not late enough to ask
+    machine.pulse.beat()
+    found = {by: machine.sample("tokenry_event_loop_late_total", by=by) for by in ("loop", "threads", "elsewhere")}
+    assert found == {"loop": 1, "threads": 1, "elsewhere": 2}
 
 
 def test_F41_a_loop_that_is_held_is_told_of_once_with_its_stack_and_counted():
