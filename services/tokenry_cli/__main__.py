@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokenry_cli import admin, credentials, extend, keys, revoke, token, validators
+from tokenry_cli import admin, audit, client, credentials, extend, keys, revoke, token, validators
 from tokenry_cli.canary import canary
 from tokenry_cli.demo import demo
 from tokenry_cli.dev import dev
@@ -28,6 +28,7 @@ app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor)
 app.command("routes")(routes)
 app.command("canary")(canary)
+app.add_typer(client.app, name="client")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
@@ -35,6 +36,7 @@ app.add_typer(revoke.app, name="revoke")
 validators.app.command("extend")(extend.extend)
 validators.app.command("extend-key")(extend.extend_key)
 app.add_typer(validators.app, name="validators")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -16,13 +16,19 @@ import typer
 
 from tokenry.clock import SystemClock
 from tokenry.errors import ConfigurationError, TokenryError
+from tokenry_admin.backup import BackupRefused, compare, read_backup, summary
+from tokenry_admin.backup import restore as write_back
 from tokenry_admin.key_opening import open_keys, open_store
 from tokenry_admin.key_settings import KeySettings
 from tokenry_cli import healthcheck as health
+from tokenry_cli.client import save_backup
+from tokenry_cli.confirming import confirm
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, REALM, write_private
 from tokenry_cli.environment import known_to
-from tokenry_cli.output import ExitCode, data, fail, people
+from tokenry_cli.output import ExitCode, Format, data, fail, log_to_stderr, people, show
+from tokenry_cli.registry import OpenRegistry, with_registry
 from tokenry_cli.stored_objects import StoreRefused, open_objects
+from tokenry_cli.token import Output
 from tokenry_issuer.settings import Settings
 from tokenry_registry import bootstrap as objects
 from tokenry_registry.location import folder_of
@@ -75,6 +81,7 @@ def bootstrap(
         for name in _ENVELOPES:
             if os.environ.get(name):
                 objects.create_envelope_key(Path(os.environ[name]))
+        log_to_stderr()
         for use, made in asyncio.run(_make_keys(os.environ, always=new_key)).items():
             people.print(f"keys that sign {use}s: {', '.join(made) + ' made' if made else 'there'}")
         if demo:
@@ -92,6 +99,64 @@ def _create_schema(environ: Mapping[str, str]) -> None:
 
     if code := create_schema(known_to(CheckedSettings, environ)):
         raise typer.Exit(code)
+
+
+@app.command("backup")
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write (mode 0600): the whole registry.", dir_okay=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where there is one.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """
+    Write the registry into one file: realms, clients, users, trust rules, revocation rules, and the sealed keys.
+
+    The envelope key is not in it: without that the file signs nothing, and neither does what is restored from it.
+    """
+    if file.exists() and not overwrite:
+        fail(f"{file} is there: choose another name, or --overwrite", code=ExitCode.CONFLICT)
+    show(with_registry(lambda registry: save_backup(registry, file)), form=output)
+    people.print("[green]written[/green]; keep it as you keep the bucket, and the manifest's digest somewhere else")
+
+
+@app.command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(help="File of `tokenry admin backup`.", dir_okay=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also overwrite what differs: secrets rotated since stop to work.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """
+    Bring back what is missing in the registry. What differs may be newer: it is overwritten with --force alone.
+
+    What is in the registry and not in the file stays. A file of another environment is refused.
+    """
+
+    async def act(registry: OpenRegistry) -> dict[str, Any]:
+        environment = registry.settings.environment
+        try:
+            with file.open("rb") as content:
+                manifest, bodies = await asyncio.to_thread(read_backup, content, environment=environment)
+        except OSError as error:
+            raise BackupRefused(f"{file} cannot be read: {error.strerror}") from None
+        difference = await compare(registry.store, bodies)
+        answer: dict[str, Any] = {
+            **summary(manifest), "missing": len(difference.missing), "differing": sorted(difference.differing),
+            "not_in_the_file": len(difference.more), "the_same": difference.same, "written": 0,
+        }  # fmt: skip
+        if not dry_run:
+            if force and difference.differing:
+                count = len(difference.differing)
+                confirm(f"{count} objects will be what they were. Type {environment} to go on", environment, yes=yes)
+            answer["written"] = await write_back(registry.store, bodies, difference, force=force)
+        return answer
+
+    answer = with_registry(act)
+    show(answer, form=output)
+    if not dry_run:
+        people.print("[green]restored[/green]; issuers know in 60 s; undo: restore a backup of before")
 
 
 # --- keys ---------------------------------------------------------------------------------------------------
