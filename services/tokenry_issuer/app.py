@@ -418,7 +418,7 @@ class Issuer:
         if age > WARN_AGE_REFRESHES * self._settings.credentials_refresh_interval:
             return degraded(f"{known}: the store does not answer as it should")
         if missing := self.trust_keys.missing:
-            return degraded(f"{known}; the keys of {missing} foreign issuers are missing: see the log")
+            return degraded(f"{known}; the keys of {missing} foreign issuers or clients are missing: see the log")
         return ok(known)
 
     def _check_keys(self) -> Finding:

@@ -7,7 +7,7 @@ assertion is used up by its first good presentation, whatever becomes of the req
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tokenry.jose.jwk import BadSignature
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.jose.jwk import PublicKey
+    from tokenry.jose.jwks import KeySet
     from tokenry.oauth.assertions import UnverifiedAssertion, VerifiedAssertion
     from tokenry.oauth.client_authentication import ClientAssertion
     from tokenry.secret import Secret
@@ -85,7 +86,7 @@ class AssertionAuthenticator:
             token_endpoint: Its token endpoint, as the metadata name it.
             admission: Remembers failures.
             used: Remembers what was used.
-            trust_keys: The keys of foreign issuers.
+            trust_keys: The keys of foreign issuers and of clients.
             clock: The time by which an assertion is judged.
             decoy: A key that nobody signs with: the work where there is none to check with.
             on_endpoint_audience: Called for each assertion whose audience is the token endpoint.
@@ -144,7 +145,7 @@ class AssertionAuthenticator:
             if is_foreign:
                 proven = await self._by_trust_rule(unverified, client_id, credentials)
             else:
-                proven = self._by_own_key(unverified, client_id, credentials)
+                proven = await self._by_own_key(unverified, client_id, credentials)
         except (BadAssertion, WrongSecret, UsedBefore):
             await self._admission.failed(subject, address, delay=delay)
             raise
@@ -196,14 +197,15 @@ class AssertionAuthenticator:
         except BadAssertion:
             return None
 
-    def _by_own_key(
+    async def _by_own_key(
         self, unverified: UnverifiedAssertion | None, client_id: str | None, credentials: RealmCredentials
     ) -> Proven:
         """RFC 7523 section 3: `iss` and `sub` are the client's id; RFC 7521 section 4.2: so is a `client_id`."""
         if unverified is None:
             raise BadAssertion(AssertionFault.MALFORMED)
         client = credentials.clients.get(unverified.sub)
-        if client is None or not client.enabled or client.keys is None:
+        keys = None if client is None or not client.enabled else await self._keys_of(client)
+        if client is None or keys is None:
             self.spend(unverified)
             raise WrongSecret(_why(client))
         if client_id is not None and client_id != client.client_id:
@@ -211,14 +213,34 @@ class AssertionAuthenticator:
         rules = AssertionRules(
             issuer=client.client_id,
             subject=client.client_id,
-            keys=client.keys,
+            keys=keys,
             audiences=self._audiences(client),
             max_ahead=MAX_CLIENT_ASSERTION_AHEAD,
             types=frozenset({CLIENT_AUTHENTICATION_TYP}),
         )
-        verified = self.verify(unverified, rules)
+        verified = await self._verify_own(unverified, rules, client)
         self.use(f"client {credentials.realm.name} {client.client_id}", verified)
         return Proven(client=client, assertion=verified)
+
+    async def _keys_of(self, client: Client) -> KeySet | None:
+        """Return the keys of *client*; where they are published elsewhere and not at hand, a second is waited."""
+        keys = self._trust_keys.keys(client)
+        if keys is None and client.jwks_uri is not None:
+            await self._trust_keys.refetch(client)
+            keys = self._trust_keys.keys(client)
+        return keys
+
+    async def _verify_own(
+        self, unverified: UnverifiedAssertion, rules: AssertionRules, client: Client
+    ) -> VerifiedAssertion:
+        """Verify with the keys that are held, and where a key is new at the client's place, with those there now."""
+        try:
+            return self.verify(unverified, rules)
+        except BadAssertion as bad:
+            if bad.fault is not AssertionFault.UNKNOWN_KEY or client.jwks_uri is None:
+                raise
+        await self._trust_keys.refetch(client)
+        return self.verify(unverified, replace(rules, keys=self._trust_keys.keys(client) or rules.keys))
 
     async def _by_trust_rule(
         self, unverified: UnverifiedAssertion | None, client_id: str | None, credentials: RealmCredentials
@@ -287,4 +309,6 @@ def _subject(
 def _why(client: Client | None) -> str:
     if client is None:
         return "unknown client"
-    return "client has no keys" if client.enabled else "client is disabled"
+    if not client.enabled:
+        return "client is disabled"
+    return "client has no keys" if client.jwks_uri is None else "the client's keys are not at hand"

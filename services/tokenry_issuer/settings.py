@@ -115,8 +115,9 @@ class Settings(ServiceSettings):
     )
     trust_jwks_hosts: Names = Field(
         (),
-        description="Hosts (with :port where it is not 443) from which the keys of trust rules may be fetched, such as "
-        "token.actions.githubusercontent.com. Default: none; rules carry their keys themselves.",
+        description="Hosts (with :port where it is not 443) from which the keys of trust rules and of clients may be "
+        "fetched, such as token.actions.githubusercontent.com. Default: none; rules and clients carry their keys "
+        "themselves.",
     )
     trust_jwks_networks: Networks = Field(
         (),

@@ -1,8 +1,9 @@
 """
-The keys of foreign issuers that trust rules name by their place: fetched in the background, never on a request's way.
+The keys that trust rules (of foreign issuers) and clients (their own) name by their place: fetched in the background,
+never on a request's way.
 
-A rule comes out of a store that others write, so its place is fetched only from hosts that the configuration lists
-(RFC 8725 section 3.10), and by a fetcher that connects to public addresses alone.
+A rule or client comes out of a store that others write, so its place is fetched only from hosts that the
+configuration lists (RFC 8725 section 3.10), and by a fetcher that connects to public addresses alone.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from urllib.parse import urlsplit
 import structlog
 
 from tokenry.errors import ValidatorNotReady
+from tokenry.jose.jwk import Algorithm
+from tokenry_registry.realms import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
-    from tokenry.jose.jwk import Algorithm
     from tokenry.jose.jwks import KeySet
     from tokenry.validation.snapshots import Snapshot
     from tokenry_issuer.registry import Registry
     from tokenry_registry.trust_rules import TrustRule
 
-MAX_SOURCES = 32  # threads and connections: platforms, not workloads
-Place = tuple[str, str, tuple["Algorithm", ...]]
+    Owner = TrustRule | Client
+
+MAX_SOURCES = 32  # threads and connections: platforms, and clients that rotate their keys themselves
+Place = tuple[str, str, tuple[Algorithm, ...]]
 
 _log = structlog.get_logger("tokenry_issuer.trust_keys")
 
@@ -50,7 +54,7 @@ class Source(Protocol):
 
 
 class TrustKeys:
-    """The keys of all trust rules in force."""
+    """The keys of all trust rules and clients in force."""
 
     def __init__(
         self, make_source: Callable[[str, str, tuple[Algorithm, ...]], Source], *, hosts: Collection[str]
@@ -68,16 +72,12 @@ class TrustKeys:
         self._refused: frozenset[Place] = frozenset()
 
     def follow(self, registry: Registry) -> None:
-        """Read what the rules of *registry* name, and stop to read what none of them names any more."""
-        wanted = sorted(
-            {
-                place
-                for realm in registry.realms.values()
-                for rules in realm.trust.values()
-                for rule in rules
-                if rule.enabled and (place := _place(rule)) is not None
-            }
-        )
+        """Read what rules and clients of *registry* name, and stop to read what none of them names any more."""
+        realms = registry.realms.values()
+        rules = (rule for realm in realms for rules in realm.trust.values() for rule in rules)
+        clients = (client for realm in realms for client in realm.clients.values())
+        # Rules first: where there are too many places, a platform's keys serve more clients than one client's.
+        wanted = [*_places(rules), *_places(clients)]
         allowed = [place for place in wanted if urlsplit(place[1]).netloc.lower() in self._hosts][:MAX_SOURCES]
         for place in self._sources.keys() - set(allowed):
             self._sources.pop(place).stop()
@@ -87,20 +87,21 @@ class TrustKeys:
                 source.start()
         self._report(frozenset(wanted) - frozenset(allowed))
 
-    def keys(self, rule: TrustRule) -> KeySet | None:
-        """Return the keys of *rule*, or None where there are none yet."""
-        if rule.keys is not None:
-            return rule.keys
-        source = self._source(rule)
+    def keys(self, owner: Owner) -> KeySet | None:
+        """Return the keys of *owner*, or None where there are none yet."""
+        if owner.keys is not None:
+            return owner.keys
+        source = self._source(owner)
         held = None if source is None else source.snapshot()
         return None if held is None else held.value
 
-    async def refetch(self, rule: TrustRule) -> None:
-        """Read the keys of *rule* once more, for one that is not held; at most a second, at most once a cooldown."""
-        source = self._source(rule)
-        if source is not None:
+    async def refetch(self, owner: Owner) -> None:
+        """Read the keys of *owner* once more, for one that is not held; at most a second, at most once a cooldown."""
+        place = _place(owner)
+        source = None if place is None else self._sources.get(place)
+        if place is not None and source is not None:
             try:
-                await source.arefetch(rule.issuer)
+                await source.arefetch(place[0])
             except ValidatorNotReady:
                 return  # what is held decides
 
@@ -115,19 +116,31 @@ class TrustKeys:
             source.stop()
         self._sources.clear()
 
-    def _source(self, rule: TrustRule) -> Source | None:
-        place = _place(rule)
+    def _source(self, owner: Owner) -> Source | None:
+        place = _place(owner)
         return None if place is None else self._sources.get(place)
 
     def _report(self, refused: frozenset[Place]) -> None:
         for issuer, uri, _ in sorted(refused - self._refused):
             _log.error(
-                "a trust rule's keys are not read: name the host in TOKENRY_TRUST_JWKS_HOSTS",
+                f"keys are not read: name the host in TOKENRY_TRUST_JWKS_HOSTS; at most {MAX_SOURCES} places are read",
                 issuer=issuer,
                 host=urlsplit(uri).netloc,
             )
         self._refused = refused
 
 
-def _place(rule: TrustRule) -> Place | None:
-    return None if rule.jwks_uri is None else (rule.issuer, rule.jwks_uri, rule.algorithms)
+def _places(owners: Iterable[Owner]) -> list[Place]:
+    return sorted({place for owner in owners if owner.enabled and (place := _place(owner)) is not None})
+
+
+def _place(owner: Owner) -> Place | None:
+    """Return whose keys are where: what a client signs says that the client issued it (RFC 7523 section 3)."""
+    if owner.jwks_uri is None:
+        return None
+    if isinstance(owner, Client):
+        return (owner.client_id, owner.jwks_uri, _CLIENT_ALGORITHMS)
+    return (owner.issuer, owner.jwks_uri, owner.algorithms)
+
+
+_CLIENT_ALGORITHMS = (Algorithm.ES256,)

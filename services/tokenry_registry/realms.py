@@ -28,7 +28,7 @@ from tokenry_registry.fields import Fields
 from tokenry_registry.registered_keys import read_keys
 from tokenry_registry.secret_hashes import StoredHash, parse_hash
 from tokenry_registry.tls_clients import read_tls_identity
-from tokenry_registry.trust_rules import TrustRule, read_trust_rule
+from tokenry_registry.trust_rules import TrustRule, check_jwks_uri, read_trust_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -158,7 +158,8 @@ class Client:
         grant_types: The grants that it may use.
         token_lifetime: Seconds, where shorter than the realm's.
         enabled: Whether it may authenticate at all.
-        keys: What its assertions are signed with (`private_key_jwt`); None: it sends none.
+        keys: What its assertions are signed with (`private_key_jwt`); None: it sends none, or they are at `jwks_uri`.
+        jwks_uri: Where those keys are published, an https URL.
         assertion_audience: What they name as their audience.
         tls: What its TLS certificate is; None: it is not known by one.
         exchange: Which tokens it may exchange; None: none.
@@ -176,6 +177,7 @@ class Client:
     token_lifetime: int | None = None
     enabled: bool = True
     keys: KeySet | None = None
+    jwks_uri: str | None = None
     assertion_audience: AssertionAudience = AssertionAudience.ISSUER
     tls: TlsIdentity | None = None
     exchange: ExchangePolicy | None = None
@@ -343,6 +345,11 @@ def _read_client(fields: Fields) -> Client:
         raise ProtocolError("default_scopes has scopes that scopes lacks")
     exchange = fields.optional_object("token_exchange")
     client_id, jwks, tls = fields.text("client_id"), fields.optional_object("jwks"), fields.optional_object(_TLS)
+    jwks_uri = fields.optional_text("jwks_uri")
+    if jwks_uri is not None:
+        check_jwks_uri(jwks_uri)
+        if jwks is not None:
+            raise ProtocolError("a client has jwks or jwks_uri, and not both")
     return Client(
         client_id=client_id,
         secrets=_secrets(fields, "secrets"),
@@ -353,6 +360,7 @@ def _read_client(fields: Fields) -> Client:
         token_lifetime=fields.optional_integer("token_lifetime", at_least=MIN_LIFETIME),
         enabled=fields.flag("enabled", default=True),
         keys=None if jwks is None else read_keys(jwks, owner=client_id),
+        jwks_uri=jwks_uri,
         assertion_audience=AssertionAudience(
             fields.choice("assertion_audience", among=set(AssertionAudience), default=AssertionAudience.ISSUER)
         ),

@@ -115,7 +115,7 @@ def read_trust_rule(fields: Fields) -> TrustRule:
     if (jwks is None) == (jwks_uri is None):
         raise ProtocolError("a trust rule has jwks or jwks_uri, and not both")
     if jwks_uri is not None:
-        _check_uri(jwks_uri)
+        check_jwks_uri(jwks_uri)
     conditions = fields.optional_object("conditions")
     _check_conditions(conditions)
     return TrustRule(
@@ -140,7 +140,13 @@ def _algorithms(fields: Fields) -> tuple[Algorithm, ...]:
     return tuple(map(Algorithm, names))
 
 
-def _check_uri(text: str) -> None:
+def check_jwks_uri(text: str) -> None:
+    """
+    Refuse what is no place that a JWK Set may be fetched from (RFC 8725 section 3.10).
+
+    Raises:
+        ProtocolError: It is not an https URL without user name and fragment.
+    """
     try:
         url = urlsplit(text)
         bad = url.scheme != "https" or not url.hostname or url.username is not None or "#" in text or url.port == 0

@@ -1,6 +1,8 @@
 """Client authentication by assertion (RFC 7523 section 2.2) at the token endpoint."""
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
@@ -8,7 +10,9 @@ from structlog.testing import capture_logs
 from tests.services.issuer.support import ISSUER_URL, NOW, SECRET, basic, running
 from tests.services.issuer.test_token_endpoint import GRANT, ORDERS, refused
 from tests.support.foreign_tokens import foreign_key
+from tokenry.http.fetch import Failure, FetchFailed, Headers, Response
 from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
+from tokenry_issuer.trust_keys import MAX_SOURCES
 
 KEY, OTHER = foreign_key("orders-1"), foreign_key("stock-1")
 ENDPOINT = f"{ISSUER_URL}/oauth2/token"
@@ -233,3 +237,132 @@ async def test_a_large_assertion_fits_into_a_request_and_a_larger_one_is_just_wr
     padded = KEY.sign(claims(more="x" * 10_000))
     assert (await ask(issuer, padded)).status == 200
     assert refused(await ask(issuer, KEY.sign(claims(2, more="x" * 20_000))), 401, "invalid_client")
+
+
+# --- keys that the client publishes -------------------------------------------------------------------------
+
+PLACE = "https://orders.example.org/jwks.json"
+
+
+class Web:
+    """The places where clients have their keys."""
+
+    def __init__(self, **keys):
+        self.keys = keys or {PLACE: KEY.jwks}
+        self.asked = []
+
+    def fetch(self, request):
+        self.asked.append(request.url)
+        if request.url not in self.keys:
+            raise FetchFailed(Failure.CONNECT, "there is nothing here")
+        return Response(status=200, headers=Headers([]), body=json.dumps(self.keys[request.url]).encode())
+
+    def cancel(self):
+        pass
+
+
+@asynccontextmanager
+async def publishing(web, *, hosts="orders.example.org", **members):
+    async with running(fetchers=lambda: web, trust_jwks_hosts=hosts) as issuer:
+        members = {"client_id": "orders", "jwks_uri": PLACE, "scopes": ["orders.read"]} | members
+        issuer.store.put(ORDERS, members)
+        await issuer.refresh()
+        yield issuer
+
+
+async def at_hand(issuer):
+    async with asyncio.timeout(5):
+        while issuer.issuer.trust_keys.missing:  # noqa: ASYNC110 -- another thread's state
+            await asyncio.sleep(0.01)
+
+
+async def test_C12_a_client_may_publish_its_keys_at_a_listed_host():
+    web = Web()
+    async with publishing(web) as issuer:
+        await at_hand(issuer)
+        assert (await ask(issuer, KEY.sign(claims()))).status == 200
+        assert refused(await ask(issuer, OTHER.sign(claims(2))), 401, "invalid_client")
+        assert set(web.asked) == {PLACE}
+
+
+async def test_C12_no_other_host_is_asked_for_a_clients_keys_and_readiness_says_so():
+    for hosts in ("", "example.org", "orders.example.org:8443"):
+        web = Web()
+        async with publishing(web, hosts=hosts) as issuer:
+            assert refused(await ask(issuer, KEY.sign(claims())), 401, "invalid_client")
+            assert "foreign issuers or clients" in (await issuer.call("GET", "/readyz?verbose")).body.decode()
+            assert web.asked == []
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"jwks_uri": "http://orders.example.org/jwks.json"},
+        {"jwks_uri": "https://user@orders.example.org/jwks.json"},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": PLACE, "jwks": KEY.jwks},
+    ],
+)
+async def test_C12_what_is_no_place_for_a_clients_keys_is_refused_with_the_object(members):
+    web = Web()
+    async with publishing(web, **members) as issuer:
+        assert issuer.issuer.credentials.refused == 1
+        assert web.asked == []
+
+
+async def test_a_client_that_publishes_a_new_key_is_known_by_it_at_once_and_made_up_names_fetch_nothing():
+    web, new = Web(), foreign_key("orders-2")
+    async with publishing(web) as issuer:
+        await at_hand(issuer)
+        web.keys[PLACE] = {"keys": [KEY.jwk, new.jwk]}
+        issuer.clock.advance(11)  # beyond the cooldown
+        assert (await ask(issuer, new.sign(claims(1)))).status == 200
+        asked = len(web.asked)
+        for number in range(5):
+            stranger = foreign_key("stranger").sign(claims(f"f{number}"))
+            assert refused(await ask(issuer, stranger), 401, "invalid_client")
+        assert len(web.asked) <= asked + 1
+
+
+async def test_a_client_whose_keys_are_not_at_hand_is_answered_as_nobody_is():
+    web = Web()
+    held = web.keys.pop(PLACE)
+    async with publishing(web) as issuer:
+        absent = await ask(issuer, KEY.sign(claims(1)))
+        nobody = await ask(issuer, KEY.sign(claims(1, client="nobody")))
+        assert (absent.status, absent.body) == (nobody.status, nobody.body) == (401, absent.body)
+        web.keys[PLACE] = held
+        issuer.clock.advance(60)
+        for source in issuer.issuer.trust_keys._sources.values():
+            source._poller.wake()
+        await at_hand(issuer)
+        assert (await ask(issuer, KEY.sign(claims(1, exp=NOW + 120)))).status == 200
+
+
+async def test_two_clients_at_one_place_are_two_and_a_client_that_goes_stops_the_fetching():
+    web = Web()
+    async with publishing(web) as issuer:
+        issuer.store.put("realms/services/clients/twin.json", {"client_id": "twin", "jwks_uri": PLACE})
+        await issuer.refresh()
+        await at_hand(issuer)
+        assert len(issuer.issuer.trust_keys._sources) == 2
+        # Signed with the same key, and yet each only for itself.
+        assert (await ask(issuer, KEY.sign(claims(1, client="twin")))).claims["client_id"] == "twin"
+        assert refused(await ask(issuer, KEY.sign(claims(2, client="twin", sub="orders"))), 401, "invalid_client")
+        sources = list(issuer.issuer.trust_keys._sources.values())
+        issuer.store.delete("realms/services/clients/twin.json")
+        issuer.store.change(ORDERS, enabled=False)
+        await issuer.refresh()
+        assert not issuer.issuer.trust_keys._sources
+        assert not any(source._poller.running for source in sources)
+
+
+async def test_places_beyond_the_bound_are_not_read_and_rules_come_first():
+    web = Web()
+    async with publishing(web) as issuer:
+        for number in range(MAX_SOURCES + 5):
+            name = f"client-{number:02d}"
+            issuer.store.put(f"realms/services/clients/{name}.json", {"client_id": name, "jwks_uri": PLACE})
+        await issuer.refresh()
+        assert len(issuer.issuer.trust_keys._sources) == MAX_SOURCES
+        assert issuer.issuer.trust_keys.missing >= 6

@@ -131,7 +131,7 @@ def test_a_client_may_register_keys_and_say_what_its_assertions_name():
         {"secrets": [{"hash": hash_secret("s"), "created_at": 1, "expires_at": None}]},
         {"secrets": [{"hash": hash_secret(str(n)), "created_at": 1} for n in range(9)]},
         {"audiences": "x"}, {"audiences": ["\n"]}, {"version": 2}, {"version": "1"}, {"jwks": "x"},
-        {"jwks": {"keys": []}}, {"assertion_audience": "anybody"}, {"jwks_uri": "https://x.example/jwks"},
+        {"jwks": {"keys": []}}, {"assertion_audience": "anybody"}, {"jwks_uri": "http://x.example/jwks"},
         {"description": 1}, {"owner": "x" * 1025},
     ],
     ids=str,
