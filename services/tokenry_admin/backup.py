@@ -7,8 +7,8 @@ is of no use without the envelope key, which is not in it. Hashes of secrets are
 
 A restore believes nothing: every object is compared with the manifest, realms and keys are checked by the issuer's own
 readers, and all is of the environment that was set. A client that was broken already is restored as it was: the issuer
-goes on with what it has, and says so. A restore writes what is missing. What is there and differs may be newer than the backup (a secret
-that was rotated since would stop to work): that is listed, and overwritten only when forced.
+goes on with what it has, and says so. A restore writes what is missing. What is there and differs may be newer than
+the backup (a secret that was rotated since would stop to work): that is listed, and overwritten only when forced.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def read_backup(file: IO[bytes], *, environment: str) -> tuple[Manifest, dict[st
     Return what the backup in *file* says of itself, and its objects by key.
 
     Raises:
-        BackupRefused: It is damaged, was changed, is of another environment, or holds a realm or key that no issuer would take.
+        BackupRefused: It is damaged, was changed, is of another environment, or holds a realm or key that no issuer
+            would take.
     """
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:

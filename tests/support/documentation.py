@@ -22,6 +22,8 @@ from prometheus_client import CollectorRegistry
 from tests.support.rules import rules_page
 from tokenry.serving.keys import METRICS
 from tokenry.serving.settings import ServiceSettings, describe
+from tokenry_admin.openapi import openapi_document as admin_document
+from tokenry_admin.settings import Settings as AdminSettings
 from tokenry_cli.agent import AgentSettings
 from tokenry_cli.dev import Addresses, services
 from tokenry_cli.dev_folder import DevFolder
@@ -40,6 +42,7 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "tokeninfo": TokeninfoSettings,
     "revocation": RevocationSettings,
     "agent": AgentSettings,
+    "admin": AdminSettings,
 }
 # Metrics of the process and of the interpreter, which prometheus-client documents itself.
 _METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
@@ -184,18 +187,34 @@ def pages() -> dict[Path, str]:
 
 def openapi_documents() -> dict[str, Mapping[str, Any]]:
     """Return the services' OpenAPI documents."""
-    return {"issuer": openapi_document("https://issuer.example"), "tokeninfo": document(), "revocation": OPENAPI}
+    return {
+        "issuer": openapi_document("https://issuer.example"),
+        "tokeninfo": document(),
+        "revocation": OPENAPI,
+        "admin": admin_document(raw_sync=True),
+    }
 
 
 def applications() -> dict[str, web.Application]:
-    """Return the three services' applications, composed as `tokenry dev` does and never started."""
+    """Return the services' applications, composed as `tokenry dev` does (with what it leaves out) and never started."""
     with tempfile.TemporaryDirectory() as root:
         folder = DevFolder(Path(root) / "state")
         with folder.locked():
             identities = folder.identities()
             prepare(folder, identities, now=time.time())
-            plan = services(folder, Addresses.on(9080), identities)
+            plan = [*services(folder, Addresses.on(9080), identities), _admin(folder)]
             return {service.name: asyncio.run(_compose(service)) for service in plan}
+
+
+def _admin(folder: DevFolder) -> Service:
+    """Return administration with all that it can have."""
+    environment = {
+        "TOKENRY_ISSUER": "http://127.0.0.1:9080",
+        "TOKENRY_CREDENTIALS_URL": folder.credentials.as_uri() + "/",
+        "TOKENRY_ENVELOPE_KEY_FILE": str(folder.envelope_key),
+        "TOKENRY_RAW_SYNC": "on",
+    }
+    return Service(name="admin", module="tokenry_admin", environment=environment, url="", log=folder.logs / "admin.log")
 
 
 async def _compose(service: Service) -> web.Application:
