@@ -112,7 +112,9 @@ def due(
 
     1. the key that signs, if there is none: at once, since any key is better than none;
     2. a standby that signs already, because the key before it has gone, has its turn from now on;
-    3. the next keys, until one that is published waits for more than an overlap.
+    3. a standby whose turn would come only after the signing key's end, as when an older key has to sign once more
+       in the place of one that has gone, has it earlier;
+    4. the next keys, until one that is published waits for more than an overlap.
 
     Args:
         keys: All keys of one use.
@@ -132,6 +134,9 @@ def due(
         begun = replace(signer, activate_at=now)
         writes.append(ChangedKey(signer, begun))
         alive[alive.index(signer)] = signer = begun
+    if (earlier := _earlier(alive, signer, now, policy)) is not None:
+        writes.append(earlier)
+        alive[alive.index(earlier.before)] = earlier.after
     while len(writes) < _MOST_NEW and not _waiting(alive, signer, now, policy):
         following = _following(alive, now, policy, first=not keys)
         writes.append(NewKey(following))
@@ -248,6 +253,16 @@ def _waiting(alive: Iterable[KeyTimes], signer: KeyTimes, now: int, policy: Rota
         and key.retire_at >= key.activate_at + policy.lifetime + CLOCK_MARGIN
         for key in alive
     )
+
+
+def _earlier(alive: Iterable[KeyTimes], signer: KeyTimes, now: int, policy: RotationPolicy) -> ChangedKey | None:
+    """Return what lets the next key begin before *signer* ends, if it would not."""
+    following = min((key for key in alive if key != signer and key.activate_at > now), key=_age, default=None)
+    ends = signer.retire_at - policy.lifetime - CLOCK_MARGIN
+    if following is None or following.activate_at <= ends:
+        return None
+    begins = max(now, following.publish_at + policy.announce, ends - policy.overlap)
+    return ChangedKey(following, replace(following, activate_at=begins)) if begins < following.activate_at else None
 
 
 def _following(alive: Collection[KeyTimes], now: int, policy: RotationPolicy, *, first: bool) -> KeyTimes:

@@ -23,7 +23,7 @@ from tokenry_admin.key_settings import KeySettings
 from tokenry_admin.key_store import NoCustody
 from tokenry_cli.context import load_context
 from tokenry_cli.environment import known_to
-from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, show
+from tokenry_cli.output import ExitCode, Format, data, escape, fail, log_to_stderr, moment, people, show
 from tokenry_cli.platform import Platform
 from tokenry_cli.token import ContextFile, Output
 from tokenry_registry.key_schedule import KeyState
@@ -276,6 +276,7 @@ async def _rotate_due(actions: KeyActions) -> tuple[StoredKey, ...]:
 
 def _run(act: Callable[[KeyActions], Awaitable[Any]], *, kms: bool | None = None, live: _Live | None = None) -> Any:  # noqa: ANN401 -- as *act*
     """Return what *act* returns, or end the command with what went wrong and what to do."""
+    log_to_stderr()
     try:
         settings = KeySettings.from_environment(known_to(KeySettings, os.environ))
         return asyncio.run(_acting(settings, act, kms=kms, live=live or _Live()))

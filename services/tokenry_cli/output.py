@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +40,15 @@ class Format(StrEnum):
 
 people = Console(stderr=True, highlight=False, soft_wrap=True)
 data = Console(highlight=False, soft_wrap=True)
+
+
+def log_to_stderr() -> None:
+    """Have what the services' modules log go to standard error, and only what somebody should know."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
 
 def fail(message: str, *, code: ExitCode = ExitCode.FAILED) -> NoReturn:

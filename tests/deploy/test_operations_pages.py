@@ -15,6 +15,7 @@ from tests.support.http import call
 from tests.support.platform import Deployment
 from tests.support.processes import Processes, base_environment
 from tests.system.conftest import until
+from tokenry.jose.jws import split
 
 pytestmark = pytest.mark.processes
 
@@ -67,6 +68,7 @@ class Operator:
             "TOKENRY_CONTEXT": str(folder / "context.json"),
             "ISSUER": deployment.url("issuer", ""),
             "REVOCATION": deployment.url("revocation", ""),
+            "COLUMNS": "300",
             "TOKENRY_ISSUER": deployment.url("issuer", ""),
             "TOKENRY_CREDENTIALS_URL": root.credentials.as_uri() + "/",
             "TOKENRY_ENVELOPE_KEY_FILE": str(root.envelope_key),
@@ -102,6 +104,10 @@ def deployment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def operator(deployment, tmp_path_factory):
     return Operator(tmp_path_factory.mktemp("operator"), deployment)
+
+
+def kid_of(token):
+    return split(token).header["kid"]
 
 
 def is_dead(deployment, token):
@@ -151,7 +157,24 @@ def test_a_leaked_client_secret_is_blocked_then_revoked(operator, deployment):
     until(lambda: is_dead(deployment, fresh), seconds=ENFORCED_SECONDS)
 
 
-def test_a_leaked_signing_key_is_replaced_by_the_standby_and_a_new_pair_is_made(operator, deployment):
+def test_a_key_is_rotated_from_the_page_alone(operator, deployment):
+    (job,), (look,), (rotate,) = (
+        blocks("keys.md", heading) for heading in ("Let them change by themselves", "Look", "Rotate by hand")
+    )
+    assert operator.types(job) == ""
+    before = fresh_token(deployment)
+    kid = kid_of(before)
+    (line,) = [line for line in operator.types(look).splitlines() if line.startswith(kid)]
+    assert " Signing " in line
+    after = operator.types(rotate)
+    (line,) = [line for line in after.splitlines() if line.startswith(kid)]
+    assert " Retiring " in line, after
+    until(lambda: kid_of(fresh_token(deployment)) != kid, seconds=90)
+    assert deployment.tokeninfo(before) == 200
+    assert deployment.tokeninfo(fresh_token(deployment)) == 200
+
+
+def test_a_leaked_signing_key_is_replaced_and_a_standby_is_left(operator, deployment):
     look, revoke, renew = blocks("incident.md", "A signing key has leaked")
     seen = json.loads(operator.types(look.splitlines()[0]))
     assert operator.types(look)
@@ -160,9 +183,10 @@ def test_a_leaked_signing_key_is_replaced_by_the_standby_and_a_new_pair_is_made(
     until(lambda: is_dead(deployment, token), seconds=ENFORCED_SECONDS)
     url = deployment.url("issuer", "/.well-known/jwks.json")
     until(lambda: kid not in {key["kid"] for key in call("GET", url).json["keys"]}, seconds=ENFORCED_SECONDS)
-    before = {key["kid"] for key in call("GET", url).json["keys"]}
-    operator.types(renew)
-    until(lambda: {key["kid"] for key in call("GET", url).json["keys"]} > before, seconds=60)
+    operator.types(renew, KID=kid)
+    shown = {line.split()[0]: line for line in operator.types("tokenry keys list --all").splitlines()[1:]}
+    assert " Revoked " in shown[kid]
+    assert [line for line in shown.values() if " Published " in line and line.endswith("tokens")]
     until(lambda: deployment.tokeninfo(fresh_token(deployment)) == 200, seconds=ENFORCED_SECONDS)
 
 

@@ -205,6 +205,19 @@ def test_a_leaked_standby_that_never_signed_can_be_taken_away_too():
     assert [key.kid for key in keys.schedule().published(NOW + DAY)] == [keys.all[0].kid]
 
 
+def test_a_key_that_has_to_sign_once_more_hands_over_before_its_end():
+    keys = begun()
+    first, second = (key.kid for key in keys.all)
+    now = NOW + 80 * DAY
+    keys.carry_out(keys.due(now))
+    keys.carry_out(key_rotation.rotation(keys.all, now=now, policy=POLICY))
+    keys.carry_out(key_rotation.leaked(keys.all, second, now=now + 60, policy=POLICY))
+    assert keys.schedule().signing(now + 60, lifetime=HOUR).kid == first
+    keys.carry_out(keys.due(now + 60))
+    assert keys.schedule().faults(now + 60, lifetime=HOUR) == ()
+    assert keys.due(now + 60) == ()
+
+
 # --- retirement -------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +334,7 @@ def test_J11_M07_no_policy_time_or_interruption_leaves_a_gap_or_lets_a_token_out
         assert keys.due(now, policy) == ()
         assert schedule.standby(now, lifetime=policy.lifetime) is not None
         assert signs_for_its_tokens(schedule, now, policy)
+        assert not [fault for fault in schedule.faults(now, lifetime=policy.lifetime) if "less than" not in fault]
         # What was signed before is still verified, unless its key was declared leaked.
         published = {key.kid for key in schedule.published(now)}
         assert {kid for kid, until in alive if until > now} <= published | ended

@@ -105,6 +105,14 @@ def test_json_is_for_machines(begun):
     assert listed["refused"] == {}
 
 
+def test_what_changes_is_told_to_machines_on_standard_output_and_nothing_else_is(begun):
+    active, standby = begun.only("active"), begun.only("published")
+    assert {key["kid"] for key in begun.json("rotate")["keys"]} > {standby}
+    assert [key["kid"] for key in begun.json("publish")["keys"]]
+    assert active in {key["kid"] for key in begun.json("rotate", "--emergency", active, "--yes")["keys"]}
+    assert begun.json("rotate", "--if-due") == {"keys": []}
+
+
 def test_a_rotation_says_what_happens_next_and_that_there_is_no_undo(begun):
     active, standby = begun.only("active"), begun.only("published")
     done = begun.run("rotate")
