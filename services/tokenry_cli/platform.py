@@ -184,6 +184,22 @@ class Platform:
         url = f"{self.context.revocation_url()}/validators{query}"
         return _json("the list of validators", self.get(url, headers=bearer or self.bearer()), expected={200})
 
+    def audit(self, *, limit: int, before: int | None = None) -> dict[str, Any]:
+        """
+        Return the last records of the audit log of the replica that answers.
+
+        Args:
+            limit: How many at most.
+            before: Only records with a smaller number.
+
+        Raises:
+            Refused: The caller may not see them.
+            FetchFailed: The service did not answer.
+        """
+        older = "" if before is None else f"&before={before}"
+        url = f"{self.context.revocation_url()}/audit?limit={limit}{older}"
+        return _json("the audit log", self.get(url, headers=self.bearer()), expected={200})
+
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Response:
         """Return the answer to a GET of *url*."""
         return self._send("GET", url, None, None, headers or {})

@@ -23,6 +23,7 @@ from tokenry.validation.policy import MAX_LEEWAY, TrustedIssuer, ValidationPolic
 from tokenry_revocation.acceptance import Acceptance
 from tokenry_revocation.approving import SecondPerson
 from tokenry_revocation.audit import AuditLog, write_to_log
+from tokenry_revocation.auditing import Anchor, Auditing
 from tokenry_revocation.batches import Batches
 from tokenry_revocation.client_login import ClientLogin
 from tokenry_revocation.counting import Counting
@@ -54,15 +55,18 @@ if TYPE_CHECKING:
     from tokenry_revocation.rules import RuleObjects
     from tokenry_revocation.settings import Settings
 
-PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators", "/counters", "/jobs")
+PROBLEM_PREFIXES: Final = ("/revocations", "/notifications", "/validators", "/counters", "/jobs", "/audit")
 WARN_AGE_SECONDS: Final = 15.0  # of the last complete read: thirty reads have failed
 REFUSE_AGE_SECONDS: Final = 60.0
 SHARE_SECONDS: Final = 10.0  # between two shares of this replica's view of the validators
 VIEW_TTL_SECONDS: Final = 60  # a replica that has gone is forgotten; its validators poll another one
 
+_RUN_BYTES: Final = 6  # of the name of this run's audit log
+_LAST_HEAD_SECONDS: Final = 2.0  # that the store is given for it at the end
 STREAM_BYTES: Final = 16  # of a publisher's run: 128 bits, so that no two runs have one name
 MISSED_ISSUES: Final = 3
 
+ANCHOR = web.AppKey("anchor", Anchor)
 FEED = web.AppKey("feed", Feed)
 PUBLISHER = web.AppKey("publisher", Publisher)
 RULES = web.AppKey("rules", RuleBook)
@@ -134,6 +138,8 @@ def create_app(
     )
     judge = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=feed, clock=clock)
     instances = Instances(settings.instance or socket.gethostname())
+    audit_log = AuditLog(audit, instance=f"{instances.replica}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)
+    anchor = Anchor(audit=audit_log, store=store, clock=clock)
     acceptance = Acceptance(store=store, feed=feed, clock=clock, terms=terms, fingerprints=fingerprints, metrics=own)
     counting = Counting(store=store, judge=judge, clock=clock, terms=terms, fingerprints=fingerprints)
     service = Service(
@@ -164,14 +170,15 @@ def create_app(
         ),
         counting=counting,
         instances=instances,
-        audit=AuditLog(audit),
+        audit=audit_log,
         metrics=own,
     )
     app[FEED], app[RULES], app[SERVICE_PARTS] = feed, service.rules, service
+    app[ANCHOR] = anchor
     publisher = None if publishing is None else _publisher(publishing, service, settings)
     if publisher is not None:
         app[PUBLISHER] = publisher
-    _add_routes(app, service, settings, publisher)
+    _add_routes(app, service, settings, publisher, anchor)
     _add_checks(health, service, store)
     if publisher is not None:
         _add_publisher_check(health, publisher, settings)
@@ -186,7 +193,7 @@ def create_app(
         function=lambda: _clock_offset(store),
     )
     health.on_drain(feed.drain)
-    app.cleanup_ctx.append(_background(service, store, publisher))
+    app.cleanup_ctx.append(_background(service, store, publisher, anchor))
     return app
 
 
@@ -241,7 +248,9 @@ def _add_publisher_check(health: Health, publisher: Publisher, settings: Setting
     health.add("signed_list", check)
 
 
-def _add_routes(app: web.Application, service: Service, settings: Settings, publisher: Publisher | None) -> None:
+def _add_routes(
+    app: web.Application, service: Service, settings: Settings, publisher: Publisher | None, anchor: Anchor
+) -> None:
     revocations = Revocations(service)
     batches = Batches(service, revocations)
     readers = Readers(
@@ -265,6 +274,7 @@ def _add_routes(app: web.Application, service: Service, settings: Settings, publ
         web.post("/oauth2/revoke", revocations.revoke_own),
         web.post("/notifications/REFRESH_FROM", revocations.refresh_from),
         web.post("/counters", service.counting.push),
+        web.get("/audit", Auditing(service, anchor).get),
         web.get("/validators", readers.validators),
         web.post("/validators/reports", readers.report),
     ])  # fmt: skip
@@ -303,19 +313,21 @@ def _add_checks(health: Health, service: Service, store: OpeningStore) -> None:
 
 
 def _background(
-    service: Service, store: OpeningStore, publisher: Publisher | None
+    service: Service, store: OpeningStore, publisher: Publisher | None, anchor: Anchor
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def running(_app: web.Application) -> AsyncIterator[None]:
         service.keys.start()
         loops: list[Coroutine[None, None, None]] = [store.open(), service.feed.run(), service.rules.run()]
         if publisher is not None:
             loops.append(publisher.run())
-        tasks = [asyncio.create_task(each) for each in [*loops, _share(service)]]
+        tasks = [asyncio.create_task(each) for each in [*loops, _share(service, anchor)]]
         yield
         service.feed.drain()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable, ConfigurationError, TimeoutError):
+            await asyncio.wait_for(anchor.keep(), _LAST_HEAD_SECONDS)
         await service.feed.close()
         await asyncio.to_thread(service.keys.stop)
         await store.close()
@@ -323,11 +335,13 @@ def _background(
     return running
 
 
-async def _share(service: Service) -> None:
-    """Share this replica's view of the validators for ever."""
+async def _share(service: Service, anchor: Anchor) -> None:
+    """Share this replica's view of the validators, and the head of its audit log, for ever."""
     while True:
         await asyncio.sleep(SHARE_SECONDS)
         await share_view(service)
+        with contextlib.suppress(StoreUnavailable, ConfigurationError):
+            await anchor.keep()
 
 
 async def share_view(service: Service) -> None:

@@ -2,22 +2,32 @@
 The audit log: who did what, when, why, and what allowed it. One structured line each.
 
 Lines carry the id of a record and nothing of what it revokes: no token, no fingerprint, no value of a claim.
-Each has the number of its place in this process's log, so that a gap shows.
+Each has its number and the hash of the one before (`tokenry.serving.audit_chain`), so that a change and a gap show. The
+log that collects the lines is the archive; the last ones of this process can be asked for (`GET /audit`), and the heads
+of all chains are kept in the store for a month, out of reach of whoever can change the log.
 """
 
 from __future__ import annotations
 
-from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
+
+from tokenry.serving.audit_chain import AuditChain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tokenry.clock import Clock
+    from tokenry.serving.audit_chain import Head
     from tokenry_revocation.pending import Pending
     from tokenry_revocation.records import Actor, Record
     from tokenry_revocation.revoking import Signature
+
+
+KEPT_RECORDS: Final = 5000  # in memory, to be asked for: some 10 MB
 
 
 class AuditSink(Protocol):
@@ -36,10 +46,28 @@ def write_to_log(event: str, fields: Mapping[str, object]) -> None:
 class AuditLog:
     """Numbers the lines and knows what belongs into them."""
 
-    def __init__(self, sink: AuditSink = write_to_log) -> None:
-        """Write to *sink*."""
+    def __init__(self, sink: AuditSink = write_to_log, *, instance: str, clock: Clock) -> None:
+        """
+        Begin a chain.
+
+        Args:
+            sink: Where the lines go.
+            instance: A name of this run of this process that no other run has.
+            clock: Where the time comes from.
+        """
         self._sink = sink
-        self._numbers = count(1)
+        self._clock = clock
+        self._chain = AuditChain(instance)
+        self._last: deque[dict[str, Any]] = deque(maxlen=KEPT_RECORDS)
+
+    @property
+    def head(self) -> Head:
+        """Return the last record's number and hash."""
+        return self._chain.head
+
+    def before(self, seq: int | None, *, limit: int) -> list[dict[str, Any]]:
+        """Return up to *limit* of the last records with a smaller number than *seq*, the last one first."""
+        return list(islice((each for each in reversed(self._last) if seq is None or each["seq"] < seq), limit))
 
     def accepted(self, record: Record, *, created: bool) -> None:
         """A record is stored; *created* tells whether it was new."""
@@ -118,4 +146,6 @@ class AuditLog:
     def _write(self, event: str, actor: Actor, **fields: object) -> None:
         who = {"iss": actor.iss, "sub": actor.sub, "client_id": actor.client_id}
         said = {name: value for name, value in fields.items() if value not in (None, [])}
-        self._sink(event, {"number": next(self._numbers), "actor": who, **said})
+        record = self._chain.record(event, {"actor": who, **said}, now=self._clock.now())
+        self._last.append(record)
+        self._sink(event, {name: value for name, value in record.items() if name != "event"})

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WRITE: Final = "revocation.write"
 ADMIN: Final = "revocation.admin"
 UNDO: Final = "revocation.undo"
+AUDIT: Final = "audit.read"
 
 MAX_RULE_BYTES = 64 * 1024
 MAX_RULE_NAME = 200  # it is part of an object's key, and of log lines
@@ -184,6 +185,17 @@ def authorize_reading(caller: TokenInfo) -> None:
     """
     if not caller.scope & {WRITE, ADMIN, UNDO}:
         raise NotAllowed(f"this needs the scope {WRITE}", scope=WRITE)
+
+
+def authorize_audit(caller: TokenInfo) -> None:
+    """
+    Return when *caller* may see who did what.
+
+    Raises:
+        NotAllowed: It has neither the scope for that nor the administrators'.
+    """
+    if not caller.scope & {AUDIT, ADMIN}:
+        raise NotAllowed(f"this needs the scope {AUDIT}", scope=AUDIT)
 
 
 def _claim(caller: TokenInfo, name: str) -> object:

@@ -175,6 +175,22 @@ OPENAPI: Final[dict[str, Any]] = {
                 parameters=[_header("If-None-Match", "The ETag of the list that is held.")],
             )
         },
+        "/audit": {
+            "get": _guarded(
+                "The last records of this replica's audit log, the last one first",
+                {
+                    "200": {
+                        "description": "Records of a hash chain, its head, and the heads of all chains of a month.",
+                        "content": _json("Audit"),
+                    },
+                    **_refusals(s400="limit or before is no whole number, or too large."),
+                },
+                parameters=[
+                    _query("limit", "Records, at most 1000; default 100.", kind="integer"),
+                    _query("before", "Only records with a smaller number.", kind="integer"),
+                ],
+            )
+        },
         "/revocations/{id}": {
             "get": _guarded(
                 "Who revoked what, when and why",
@@ -299,6 +315,40 @@ OPENAPI: Final[dict[str, Any]] = {
                         },
                     },
                     "next_page": {"type": ["integer", "null"]},
+                },
+            },
+            "Head": {
+                "type": "object",
+                "properties": {
+                    "instance": {"type": "string", "description": "One run of one process."},
+                    "seq": {"type": "integer"},
+                    "hash": {"type": "string"},
+                },
+            },
+            "Audit": {
+                "type": "object",
+                "properties": {
+                    "records": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "event": {"type": "string"},
+                                "instance": {"type": "string"},
+                                "seq": {"type": "integer", "description": "Counted from 1."},
+                                "time": {"type": "string", "format": "date-time"},
+                                "actor": {"type": "object"},
+                                "previous": {"type": "string", "description": "Hash of the record before."},
+                                "hash": {"type": "string", "description": "SHA-256 of the canonical record."},
+                            },
+                        },
+                    },
+                    "head": {"$ref": "#/components/schemas/Head"},
+                    "heads": {
+                        "type": ["array", "null"],
+                        "items": {"$ref": "#/components/schemas/Head"},
+                        "description": "null while the store does not answer.",
+                    },
                 },
             },
             "Accepted": {

@@ -158,10 +158,11 @@ class Readers:
 
     def _has_news(self, publication: Publication, cursor: Cursor) -> bool:
         """
-        Tell whether there is something to say; a reader that is ahead of this replica knows more than it
-        does.
+        Tell whether there is something to say: a reader that is ahead of this replica, in all or in one
+        record, knows more than it does, and an empty answer would look like a request that is not held.
         """
-        return cursor.position <= publication.position and publication.has_news(cursor)
+        ahead = cursor.position > publication.position
+        return not ahead and publication.has_news(cursor) and bool(publication.news(cursor))
 
     async def _hold(self, request: web.Request, publication: Publication, cursor: Cursor, wait: float) -> None:
         """Return when there is news, or *wait* seconds are over; at once when too many are held."""

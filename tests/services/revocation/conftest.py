@@ -79,6 +79,7 @@ class FaultyStore(MemoryStore):
         super().__init__(clock)
         self.down = False
         self.loses_answers = False
+        self.reading_fails = False
         self.appended = 0
         self.hold = None
 
@@ -102,6 +103,8 @@ class FaultyStore(MemoryStore):
 
     async def read(self, after):
         self._check()
+        if self.reading_fails:
+            raise StoreUnavailable("read: no quorum")
         return await super().read(after)
 
     async def pages(self):

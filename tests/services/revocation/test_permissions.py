@@ -6,6 +6,7 @@ from tests.services.revocation.conftest import ISSUER, NOW
 from tokenry.errors import ProtocolError
 from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jws import twin
+from tokenry.serving.audit_chain import verify
 from tokenry_revocation.authorization import parse_rule
 
 TEAM_RULE = {
@@ -200,7 +201,8 @@ async def test_R13_every_call_is_audited_with_actor_reason_rule_and_number(world
     assert (first["id"], first["reason"], first["ticket"]) == (accepted.json["id"], "laptop stolen", "SEC-481")
     assert first["rule"].startswith("shop@")
     assert first["names"] == ["realm", "sub"]
-    assert [line["number"] for line in world.audit] == [1, 2, 3]
+    assert [line["seq"] for line in world.audit] == [1, 2, 3]
+    verify(world.audit)
     assert (second["event"], second["status"]) == ("revocation refused", 403)
     assert (third["event"], third["status"]) == ("revocation refused", 400)
     assert "canary" not in str(world.audit)

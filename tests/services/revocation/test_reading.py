@@ -189,6 +189,22 @@ async def test_a_cursor_of_one_replica_loses_nothing_at_another(world, service):
         assert all(held.hits(world.judged(token), now=NOW) for token in tokens)
 
 
+async def test_a_reader_that_knows_more_than_a_replica_is_held_and_not_told_nothing_at_once(world, service):
+    """An empty answer that comes at once looks like a service that does not hold: its reader would begin to poll."""
+    before = (await service.snapshot()).cursor
+    async with world.replica() as other:
+        world.store.reading_fails = True  # so that the other one does not hear of what this one takes
+        await service.post("TOKEN", {"token": world.token()})
+        cursor = (await service.changes(before)).list.cursor
+        held = asyncio.create_task(other.changes(cursor, wait=50))
+        await asyncio.sleep(0.1)
+        assert not held.done()
+        await other.post("TOKEN", {"token": (later := world.token())})
+        answer = (await asyncio.wait_for(held, 2)).list
+        assert answer.onto(None, now=NOW).hits(world.judged(later), now=NOW)
+        world.store.reading_fails = False
+
+
 async def test_a_reader_that_is_ahead_of_a_replica_waits_for_its_next_read(world, service):
     async with world.replica() as other:
         await other.post("TOKEN", {"token": world.token()})
