@@ -144,6 +144,10 @@ docs-test: setup  ## Check documents, links, settings, targets, locked requireme
 docs: setup  ## Write the pages that are made from the code: settings, metrics, endpoints, the map
 	@$(PY) -m tests.support.documentation
 
+.PHONY: site
+site: setup  ## Build the documentation's site into build/site; a link that leads nowhere stops it
+	@$(PY) -m tests.support.site build/site
+
 .PHONY: clean
 clean:  ## Remove .venv and everything generated (not the cache of Cassandra's jars)
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.* htmlcov
