@@ -134,6 +134,13 @@ class _Faults:
                 return True
         return False
 
+    def ever(self, end: float, process: str) -> bool:
+        """Tell whether anything was broken before *end*; what has no length excuses a beginning, no more."""
+        return any(
+            fault.start <= end and fault.end > fault.start and (not fault.processes or process in fault.processes)
+            for fault in self._all
+        )
+
 
 class _Revocations:
     """The requests by what they name, and what took them back."""
@@ -354,7 +361,7 @@ class _Checker:
         """Return what is owed: S around a fault, T, and a shorter T to whom no fault ever touched."""
         if self._faults.between(since, event.returned, event.process):
             return self._bounds.refuse
-        if self._faults.between(-_FOREVER, event.returned, event.process):
+        if self._faults.ever(event.returned, event.process):
             return self._bounds.propagation
         return self._bounds.of(event.process)
 

@@ -50,10 +50,15 @@ class Mutant:
 
 
 def _when(
-    *names: str, calm: float = 10.0, breaking: float = 75.0, after: float = 12.0, between: float = 14.0
+    *names: str,
+    calm: float = 10.0,
+    breaking: float = 75.0,
+    after: float = 12.0,
+    between: float = 14.0,
+    at_once: int = 5,
 ) -> Schedule:
     return Schedule(
-        calm=calm, phases=[(breaking, after)], between=between, at_once=5, lasting=(10.0,), names=names, once=True
+        calm=calm, phases=[(breaking, after)], between=between, at_once=at_once, lasting=(10.0,), names=names, once=True
     )
 
 
@@ -62,7 +67,8 @@ MUTANTS = (
     Mutant(
         name="read ONE",
         expected=frozenset({"P4"}),
-        schedule=_when("node killed", "node killed", "node killed"),
+        # Who was there has read everything: it shows where all memory is lost after a node has missed something.
+        schedule=_when(*["node killed", "services and validators killed"] * 4, breaking=115.0, between=0.1, at_once=1),
         file=SESSION,
         old="read = _profile(options, ConsistencyLevel.LOCAL_QUORUM)",
         new="read = _profile(options, ConsistencyLevel.ONE)",

@@ -62,6 +62,7 @@ RESOLVE_SECONDS: Final = 0.5  # between looks at whether the list's address is k
 # After a held request broke off. Once is a restart of the service; a proxy that cuts them all doubles it to 17 minutes.
 _HOLD_AGAIN_SECONDS: Final = 2.0
 _MAX_HOLD_FAILURES: Final = 9
+_MAX_REPEATS: Final = 7  # answers in a row without anything new; the next one would be as far away as a poll
 _FRESH_SECONDS: Final = 1.0  # after an answer, in which the next request may be held
 _SLOW_BEFORE_SNAPSHOT: Final = 3  # a change that never arrives in time is taken as a whole list instead
 
@@ -163,6 +164,7 @@ class RevocationConversation:
         self._asked_wait = 0
         self._hold_from = float("-inf")
         self._hold_failures = 0
+        self._repeats = 0
         self._answered_at = float("-inf")
         self._changes_from = float("-inf")
         self._slow = 0
@@ -324,7 +326,9 @@ class RevocationConversation:
             self._etag = response.headers.get("etag") if not self._asked_changes else None
             # A cursor moves with the time. Only entries that changed the list are news: a server that does not hold,
             # because it drains or holds too many, must not be asked again at once for that.
-            self._schedule(started, at, news=merged is not held and bool(document.entries))
+            self._schedule(
+                started, at, news=merged is not held and bool(document.entries), known=bool(document.entries)
+            )
         else:
             self._due = max(started.monotonic + GAP_SECONDS, at.monotonic + LAGGING_SECONDS)
         self._succeeded(at)
@@ -386,15 +390,23 @@ class RevocationConversation:
 
     # --- when to ask again ---
 
-    def _schedule(self, started: Moment, at: Moment, *, news: bool) -> None:
-        """Ask at once where requests are held, else 25 to 28 s after the last request began."""
+    def _schedule(self, started: Moment, at: Moment, *, news: bool, known: bool = False) -> None:
+        """
+        Ask at once where requests are held, else 25 to 28 s after the last request began.
+
+        An answer that came at once and has only what is *known* is that of another replica than the last one: asked
+        soon, and ever later while it goes on, since a server that does not hold may answer like that as well.
+        """
         elapsed = at.monotonic - started.monotonic
         self._answered_at = at.monotonic
         if not self._asked_changes and at.monotonic >= self._changes_from:
             self._due = at.monotonic  # the whole list is there; from now on what is new
         elif self._asked_wait and (news or elapsed >= self._asked_wait * _HELD_SHARE):
-            self._hold_failures = 0
+            self._hold_failures = self._repeats = 0
             self._due = max(at.monotonic, started.monotonic + GAP_SECONDS)
+        elif self._asked_wait and known and self._repeats < _MAX_REPEATS:
+            self._due = started.monotonic + GAP_SECONDS * 2.0**self._repeats
+            self._repeats += 1
         elif self._hold_from == float("inf"):
             self._hold_from = self._due = at.monotonic
         elif self._hold_failures and not self._asked_wait and at.monotonic >= self._hold_from:

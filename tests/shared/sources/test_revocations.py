@@ -219,6 +219,30 @@ def test_a_server_that_answers_at_once_without_news_is_not_asked_again_at_once(s
     assert len(script.requests) - asked <= 600 / 25 + 2
 
 
+def test_another_replica_that_answers_at_once_with_what_is_known_is_asked_again_soon(source, script, clock, issuer):
+    """A balancer sends each request elsewhere: a replica that is behind by a read repeats what the reader has."""
+    step(source)
+    cursor = source._conversation._cursor
+    issuer.revoke(issuer.token())
+    step(source)
+    script.override["changes"] = lambda request: issuer.fetch(
+        replace(request, url=f"https://r.test/revocations/changes?after={cursor}&wait=0")
+    )
+    pauses = []
+    for _ in range(10):
+        begun = clock.monotonic()
+        ask(source, clock)
+        pauses.append(clock.monotonic() - begun)
+        assert script.last_wait == 25
+    assert pauses[1:4] == [0.25, 0.5, 1.0]
+    assert all(25 <= pause <= 28 for pause in pauses[-2:])  # for who does not hold is not asked more often for that
+    script.override.clear()
+    issuer.revoke(token := issuer.token())
+    ask(source, clock)
+    assert hits(source, token)
+    assert 0 < step(source) <= 0.25
+
+
 def test_a_held_request_that_breaks_is_followed_at_once_by_one_that_is_not_held(source, script, clock):
     step(source)
     script.takes = 27
