@@ -22,7 +22,7 @@ variable "prefix" {
 }
 
 locals {
-  roles = toset(["issuer", "revocation", "administrator"])
+  roles = toset(["issuer", "revocation", "client-administrator", "administrator"])
   policies = {
     for role in local.roles : role => replace(replace(
       file("${path.module}/../iam/${role}.json"), "BUCKET", var.bucket), "PREFIX", var.prefix

@@ -14,10 +14,17 @@ from tokenry.jose.probe import check_key
 from tokenry.jose.remote import RemoteKey, public_key_from_spki
 from tokenry.jose.sealing import EnvelopeKey
 from tokenry.testing.clock import FakeClock
+from tokenry_admin.adapters.application_bucket import ApplicationBucket
+from tokenry_admin.audit import AuditLog
+from tokenry_admin.clients import Editor, client_key
+from tokenry_admin.documents import Documents
+from tokenry_admin.issuers import BoundWaited
 from tokenry_admin.key_actions import KeyActions
 from tokenry_admin.key_custody import SealedCustody
 from tokenry_admin.key_rotation import RotationPolicy
 from tokenry_admin.key_store import KeyStore
+from tokenry_admin.ports import FilesUnavailable
+from tokenry_admin.secret_rotation import DEFAULT_OVERLAP, SecretRotation
 from tokenry_registry.adapters.kms import AwsKeyManagement, make_client
 from tokenry_registry.adapters.s3 import S3Store
 from tokenry_registry.key_management import KeyManagementUnavailable
@@ -29,8 +36,10 @@ pytestmark = pytest.mark.processes
 
 IAM = Path(__file__).parents[2] / "deploy/iam"
 BUCKET, PREFIX = "credentials", "v1"
+APPLICATIONS = "applications"
 KEY, CLIENT, RULE = "keys/k.json", "realms/services/clients/orders.json", "revocation-rules/orders.json"
-ROLES = ("issuer", "revocation", "revocation-publishing", "rotator", "administrator")
+ROLES = ("issuer", "revocation", "revocation-publishing", "rotator", "client-administrator", "administrator")
+APPLICATION_ROLES = ("application-files", "application")
 KMS_ROLES = ("issuer-kms", "rotator-kms")
 ACCOUNT = "123456789012"  # moto's
 
@@ -42,6 +51,8 @@ def policy(role):
         .replace("BUCKET", BUCKET)
         .replace("PREFIX", PREFIX)
         .replace("ACCOUNT", ACCOUNT)
+        .replace("APPLICATIONS", APPLICATIONS)
+        .replace("APPLICATION", "orders")
     )
 
 
@@ -66,6 +77,9 @@ def roles(server):
     for key in (KEY, CLIENT, RULE):
         root.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}", Body=b"{}")
     root.put_object(Bucket=BUCKET, Key=f"other/{KEY}", Body=b"{}")
+    root.create_bucket(Bucket=APPLICATIONS, CreateBucketConfiguration={"LocationConstraint": server.region})
+    for application in ("orders", "stock"):
+        root.put_object(Bucket=APPLICATIONS, Key=f"{application}/client.json", Body=b"{}")
     iam = boto3.client(
         "iam",
         endpoint_url=server.endpoint_url,
@@ -74,7 +88,7 @@ def roles(server):
         aws_secret_access_key=server.secret_access_key,
     )
     clients = {}
-    for role in (*ROLES, *KMS_ROLES):
+    for role in (*ROLES, *APPLICATION_ROLES, *KMS_ROLES):
         iam.create_user(UserName=role)
         # The server judges actions of KMS as if they were on everything, so it is only asked about those.
         document = json.dumps(policy(role)).replace(f"arn:aws:kms:*:{ACCOUNT}:key/*", "*")
@@ -211,6 +225,91 @@ def test_the_rotator_makes_keys_in_kms_and_the_issuer_signs_with_them_and_does_n
     for call in (lambda: issuer.create(use="token"), lambda: issuer.discard(key_id)):
         with pytest.raises(KeyManagementUnavailable, match=r"403|AccessDenied"):
             call()
+
+
+# --- administration ---------------------------------------------------------------------------------------
+
+
+async def administers(roles, name):
+    """A client's whole life by the code that the command and the service run, with their roles' rights."""
+    clock, slept = FakeClock(start=1_800_000_000.0), []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    store = S3Store(BUCKET, prefix=f"{PREFIX}/", client=lambda: roles["client-administrator"])
+    files = ApplicationBucket(APPLICATIONS, client=lambda: roles["application-files"])
+    documents = Documents(store, environment="test", max_token_lifetime=3600)
+    audit = AuditLog(lambda _event, _fields: None)
+    editor = Editor(documents, audit=audit, actor={})
+    rotation = SecretRotation(
+        documents, files=[files], settled=BoundWaited(clock=clock, sleep=sleep), clock=clock, audit=audit, actor={}
+    )
+    key = client_key("fresh", name)
+    try:
+        await editor.create(key, {"scopes": ["orders.read"]})
+        for _ in range(2):
+            await rotation.rotate(key)
+            clock.advance(DEFAULT_OVERLAP + 1)
+            assert await rotation.sweep() == [key]
+        await editor.switch(key, enabled=False)
+        assert [each.name for each in await documents.keys(realm="fresh", kinds={key.kind})] == [name]
+        await editor.delete(await documents.get(key))
+        return slept
+    finally:
+        await store.close()
+        await files.close()
+
+
+def test_who_administers_clients_creates_rotates_disables_and_deletes_with_these_rights(roles):
+    realm = json.dumps({"realm": "/fresh", "environment": "test"}).encode()
+    roles["administrator"].put_object(Bucket=BUCKET, Key=f"{PREFIX}/realms/fresh/realm.json", Body=realm)
+    assert len(asyncio.run(administers(roles, "orders"))) == 2
+    stored = json.loads(roles["application"].get_object(Bucket=APPLICATIONS, Key="orders/client.json")["Body"].read())
+    assert stored["client_id"] == "orders"
+
+
+@pytest.mark.parametrize("key", [KEY, RULE, "realms/services/realm.json", "realms/services/trust/github.json"])
+def test_who_administers_clients_changes_no_realm_no_trust_rule_no_key_and_no_revocation_rule(roles, key):
+    client, place = roles["client-administrator"], {"Bucket": BUCKET, "Key": f"{PREFIX}/{key}"}
+    assert is_refused(lambda: client.put_object(**place, Body=b"{}"))
+    assert is_refused(lambda: client.delete_object(**place))
+    if key in {KEY, RULE}:
+        assert is_refused(lambda: read(client, place["Key"]))
+
+
+def test_nobody_but_the_application_reads_its_credentials(roles):
+    own, other = {"Bucket": APPLICATIONS, "Key": "orders/client.json"}, {
+        "Bucket": APPLICATIONS, "Key": "stock/client.json",
+    }  # fmt: skip
+    assert roles["application"].get_object(**own)
+    assert is_refused(lambda: roles["application"].get_object(**other))
+    assert is_refused(lambda: roles["application"].put_object(**own, Body=b"{}"))
+    for role in ("application-files", *ROLES):
+        assert is_refused(lambda role=role: roles[role].get_object(**own))
+    for name in ("orders/other.json", "client.json"):
+        place = {"Bucket": APPLICATIONS, "Key": name}
+        assert is_refused(lambda place=place: roles["application-files"].put_object(**place, Body=b"{}"))
+    assert is_refused(lambda: roles["application-files"].delete_object(**own))
+
+
+def test_a_rotation_without_the_right_to_write_files_ends_before_it_begins(roles):
+    async def attempt():
+        files = ApplicationBucket(APPLICATIONS, client=lambda: roles["client-administrator"])
+        try:
+            await files.probe("orders")
+        finally:
+            await files.close()
+
+    with pytest.raises(FilesUnavailable, match="AccessDenied"):
+        asyncio.run(attempt())
+
+
+@pytest.mark.parametrize("role", APPLICATION_ROLES)
+def test_no_policy_for_applications_has_an_action_for_all(role):
+    for statement in policy(role)["Statement"]:
+        assert "*" not in json.dumps(statement["Action"])
+        assert f"arn:aws:s3:::{APPLICATIONS}/" in json.dumps(statement["Resource"])
 
 
 @pytest.mark.parametrize("role", KMS_ROLES)
