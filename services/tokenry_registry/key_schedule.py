@@ -149,7 +149,7 @@ class KeySchedule:
             yield "no standby key is published: a revocation of the active key would stop the issuer"
         coming = sorted((key for key in self.keys if now < key.retire_at), key=_age)
         for earlier, later in pairwise(coming):
-            if later.activate_at > earlier.retire_at - lifetime - CLOCK_MARGIN:
+            if later.activate_at > max(now, earlier.retire_at - lifetime - CLOCK_MARGIN):
                 yield f"key {earlier.kid} stops signing before key {later.kid} begins: retire it later"
             if later.activate_at - later.publish_at < self.announce:
                 yield f"key {later.kid} is published less than {self.announce} s before it signs"

@@ -139,3 +139,11 @@ def test_whatever_the_schedule_the_signer_is_published_long_enough_and_there_is_
         assert active == [signer]
         announced = [each for each in able if each.publish_at + 50 <= now]
         assert signer in announced or not announced
+
+
+def test_a_gap_that_has_passed_is_no_fault_any_more():
+    schedule = KeySchedule((key("a", 0, 0, DAY), key("b", 0, DAY, 9 * DAY), key("c", 0, 5 * DAY, 20 * DAY)), ANNOUNCE)
+    assert schedule.faults(DAY - 30, lifetime=HOUR) == ("key a stops signing before key b begins: retire it later",)
+    assert schedule.faults(DAY, lifetime=HOUR) == ()
+    retiring = KeySchedule((key("a", 0, 0, 2 * DAY), key("b", 0, 2 * DAY - 60, 9 * DAY)), ANNOUNCE)
+    assert "stops signing" not in str(retiring.faults(2 * DAY - 30, lifetime=HOUR))
