@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +27,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from tests.bench import proc, report
+from tests.support.foreign_tokens import foreign_key
 from tests.support.platform import Deployment
 from tests.support.processes import Process, Processes, base_environment, free_port
+from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
 from tokenry.testing.issuer import FakeIssuer
+from tokenry_registry.bootstrap import hash_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW_SECRET = "a-slow-secret-of-the-bench"
 CONNECTIONS = 8  # enough that the server never waits, few enough that queueing does not hide what it does
 DISTINCT = "different"
 STEADY_RATE = 2_000  # requests a second: what one process does without being busy
@@ -50,10 +55,23 @@ class Size:
     requests: int
     long_run: int
     revocations: tuple[int, ...]
+    registry: tuple[tuple[str, int], ...]
 
 
-QUICK = Size(rounds=3, requests=1500, long_run=20_000, revocations=(0, 1_000, 1_000_000))
-FULL = Size(rounds=9, requests=4000, long_run=1_000_000, revocations=(0, 1_000, 1_000_000, 10_000_000))
+QUICK = Size(
+    rounds=3,
+    requests=1500,
+    long_run=20_000,
+    revocations=(0, 1_000, 1_000_000),
+    registry=(("folder", 5_000), ("s3", 300)),
+)
+FULL = Size(
+    rounds=9,
+    requests=4000,
+    long_run=1_000_000,
+    revocations=(0, 1_000, 1_000_000, 10_000_000),
+    registry=(("folder", 50_000), ("s3", 3_000)),
+)
 
 
 @dataclass
@@ -67,6 +85,7 @@ class Case:
         address: Where it listens.
         requests: File with the requests.
         advance: Whether every round has requests that were never sent before.
+        renew: Writes so many requests anew for each round: they are good for a short time only.
         statuses: Which answers are right.
         rate: Requests a second that are due; 0 for as many as are answered.
         beside: Who else asks at the same time: an order for the load generator.
@@ -77,6 +96,7 @@ class Case:
     address: str
     requests: Path
     advance: bool = False
+    renew: Callable[[int], Path] | None = None
     statuses: frozenset[str] = frozenset({"200"})
     rate: float = 0.0
     beside: dict[str, Any] | None = None
@@ -244,6 +264,9 @@ class Bench:
         deployment = Deployment(self.folder, self.processes)
         deployment.use_folder()
         deployment.use_sqlite()
+        key, write = foreign_key("bench"), deployment.write_client
+        write("bench-slow", secrets=[{"hash": hash_password(SLOW_SECRET), "created_at": 1}], scopes=["orders.read"])
+        write("bench-key", jwks=key.jwks, scopes=["orders.read"])
         deployment.start("issuer", "revocation")
         person = deployment.identities.client
         basic = "Basic " + b64encode(f"{person['client_id']}:{person['client_secret']}".encode()).decode()
@@ -253,6 +276,22 @@ class Bench:
         size = self.answered_bytes(issuer, requests)
         self.add("bare aiohttp, bytes of token", self.reference("aiohttp", size), requests)
         self.add("token", issuer, requests)
+        body = {**form, "client_id": person["client_id"], "client_secret": person["client_secret"]}
+        self.add("token, client_secret_post", issuer, self.written("token-post", [post("/oauth2/token", body, None)]))
+        slow = "Basic " + b64encode(f"bench-slow:{SLOW_SECRET}".encode()).decode()
+        remembered = self.written("token-slow", [post("/oauth2/token", form, slow)])
+        self.add("token, argon2id, remembered", issuer, remembered)
+        audience = deployment.url("issuer", "")
+
+        def assertions(count: int) -> Path:
+            now, run = int(time.time()), uuid.uuid4().hex
+            claims = {"iss": "bench-key", "sub": "bench-key", "aud": audience, "iat": now, "exp": now + 240}
+            signed = (key.sign({**claims, "jti": f"{run}-{number}"}) for number in range(count))
+            kind = {**form, "client_assertion_type": CLIENT_ASSERTION_TYPE}
+            posts = (post("/oauth2/token", {**kind, "client_assertion": each}, None) for each in signed)
+            return self.written(f"token-key-{run}", posts)
+
+        self.add("token, private_key_jwt", issuer, assertions(CONNECTIONS), renew=assertions)
 
     def answered_bytes(self, server: tuple[Process, str], requests: Path) -> int:
         """Return the length of a body with which a bare handler's answer is as long as this server's."""
@@ -266,6 +305,8 @@ class Bench:
                 count = self.size.requests
                 if not number and not case.advance:
                     count = max(count, WARM_UP)
+                if case.renew is not None:
+                    case.requests = case.renew(count)
                 result = self.load.run(case, count=count, first=number * count if case.advance else 0)
                 if number:  # the first round warms up
                     case.rounds.append(result | {"count": count})
@@ -292,10 +333,11 @@ def get(path: str, token: str) -> str:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
 
 
-def post(path: str, form: dict[str, str], authorization: str) -> str:
+def post(path: str, form: dict[str, str], authorization: str | None) -> str:
     body = urlencode(form)
+    proof = "" if authorization is None else f"Authorization: {authorization}\r\n"
     return (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{proof}"
         f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     )
 
@@ -305,6 +347,16 @@ def in_process(sizes: Iterable[int]) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.bench.in_process", *map(str, sizes)]
     done = subprocess.run(command, cwd=ROOT, env=base_environment(), capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
+
+
+def registry(sizes: Iterable[tuple[str, int]]) -> dict[str, dict[str, float]]:
+    """Measure the issuer's registry of many clients, each size in a process of its own."""
+    found = {}
+    for kind, objects in sizes:
+        command = [sys.executable, "-m", "tests.bench.registry", kind, str(objects)]
+        done = subprocess.run(command, cwd=ROOT, env=base_environment(), capture_output=True, text=True, check=True)
+        found[f"{kind}, {objects:,} clients"] = dict(json.loads(done.stdout))
+    return found
 
 
 def summed_up(case: Case) -> dict[str, float]:
@@ -345,6 +397,8 @@ def main() -> None:
     found: dict[str, Any] = {"machine": machine(), "quick": size is QUICK}
     if not options.only:
         found["validation"] = in_process(size.revocations)
+    if not options.only or "registry" in options.only:
+        found["registry"] = registry(size.registry)
     with tempfile.TemporaryDirectory() as folder:
         processes = Processes(Path(folder))
         bench = Bench(size, Path(folder), processes, options.only)

@@ -28,6 +28,11 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"{'tokeninfo, memory after ' + format(row['requests'], ',') + ' requests':<70}{row['mib']:>57.0f}"
         )
+    for name, row in found.get("registry", {}).items():
+        lines += ["", f"{'issuer, ' + name:<50}{'CPU s':>9}{'s':>9}{'MiB':>9}"]
+        for step in ("first load", "nothing changed", "one changed", "all changed"):
+            memory = f"{row['memory, MiB']:.0f}" if step == "first load" else ""
+            lines.append(f"  {step:<48}{row[step + ', CPU s']:>9.3f}{row[step + ', s']:>9.3f}{memory:>9}")
     if validation and http:
         lines += ["", f"{'target':<78}{'limit':>9}{'found':>9}"]
         for name, limit, value in targets(validation, http):
@@ -69,6 +74,7 @@ def targets(validation: dict[str, float], http: dict[str, Any]) -> Iterator[tupl
     yield "tokeninfo, all-different: bare verifies above bare aiohttp", 1.35, different / verify
     yield "the same, in verifies as they cost inside a server", 1.35, different / verify_in_server
     yield "token: µs above bare aiohttp and 2 signs", 20.0, token
+    yield "token: bare signs above bare aiohttp", 1.5, (token + 2 * sign) / sign
     twice = cpu("tokeninfo, 4,000 a second, 2 processes") / cpu(steady)
     yield "tokeninfo, CPU a request: 2 processes / 1, each with 2,000 a second", 1.10, twice
     for name in ("p50", "p99"):

@@ -1,5 +1,6 @@
 """The three services as processes with settings of the test's choice: folder or S3, SQLite or Cassandra."""
 
+import json
 import sys
 import time
 import uuid
@@ -84,6 +85,11 @@ class Deployment:
             env=self._environment("revocation") | {"TOKENRY_STORE_REPLICATION": "datacenter1=1"},
         )
         assert made.wait(seconds=120) == 0, made.output()
+
+    def write_client(self, client_id: str, **members: object) -> None:
+        """Write a client of the realm `services` into the folder; an issuer that runs takes it at its next refresh."""
+        path = self._folder.credentials / "realms" / "services" / "clients" / f"{client_id}.json"
+        path.write_text(json.dumps({"client_id": client_id, **members}))
 
     # --- its life ---
 
