@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class ApplicationBucket:
         self._make_client = client
         self._client: S3Client | None = None
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="applications")
+        self._connecting = threading.Lock()
 
     async def probe(self, application: str) -> None:
         """See that files of *application* can be written."""
@@ -54,8 +56,9 @@ class ApplicationBucket:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            if self._client is None:  # two at once would make two clients, of which one is forgotten
-                self._client = self._make_client()
+            with self._connecting:
+                if self._client is None:
+                    self._client = self._make_client()
             self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._prefix + key,

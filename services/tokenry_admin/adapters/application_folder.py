@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tokenry_admin.plan_b_files import PROBE_BODY, PROBE_NAME
@@ -49,4 +50,5 @@ class ApplicationFolder:
         except OSError as error:
             raise FilesUnavailable(str(self._root), type(error).__name__) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # there is none, or no folder that it could be in
+                temporary.unlink()
