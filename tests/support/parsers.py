@@ -15,18 +15,20 @@ from tests.support.access_tokens import ISSUER, KEY, KEYS, LIFETIME, NOW, token
 from tokenry.errors import ConfigurationError, InvalidToken, TokenryError, UnknownKey
 from tokenry.jose import jws
 from tokenry.jose.certificates import read_certificate
-from tokenry.jose.encoding import b64url_encode, parse_json_object
+from tokenry.jose.encoding import b64url_decode, b64url_encode, parse_json_object
 from tokenry.jose.jwks import KeySet
 from tokenry.jose.sealing import EnvelopeKey, Sealed, UnsealingFailed
 from tokenry.oauth.assertions import read_assertion
 from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.client_authentication import read_client_credential
+from tokenry.oauth.dpop import make_proof, read_proof
 from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.form import FORM, Form, parse_form, parse_query
 from tokenry.oauth.introspection import parse_introspection_request
 from tokenry.oauth.mutual_tls import HeaderForm, read_certificate_header
 from tokenry.oauth.revocation import parse_revocation_request
 from tokenry.oauth.token_endpoint import parse_token_request
+from tokenry.revocation.extension import EXTENSION_TYPE, ListExtension, read_extension
 from tokenry.revocation.lists import RevocationList
 from tokenry.revocation.signed import read_signed_list
 from tokenry.revocation.stamps import ListStamp
@@ -156,7 +158,28 @@ def _signed_list(data: bytes) -> object:
     return read_signed_list(_text(data), issuer=ISSUER, find=lambda kid: KEYS.find(ISSUER, kid))
 
 
+def _extension(data: bytes) -> object:
+    return read_extension(_text(data), issuer=ISSUER, key=KEY.public)
+
+
+def _signed_extension(data: bytes) -> object:
+    """Read *data* as what a pinned key has signed: behind the signature, parsers are not fuzzed otherwise."""
+    return _extension(jws.sign({"typ": EXTENSION_TYPE}, data, KEY).encode())
+
+
+def _proof(data: bytes) -> object:
+    return read_proof([_text(data)], method="GET", is_target=bool, now=float(NOW), token="t")
+
+
+def _signed_proof(header: bytes, claims: bytes) -> object:
+    """Read what the key in the header has signed."""
+    signing_input = f"{b64url_encode(header)}.{b64url_encode(claims)}"
+    return _proof(f"{signing_input}.{b64url_encode(KEY.sign(signing_input.encode()))}".encode())
+
+
 _WRITTEN: Final = _written()
+_PROOF: Final = make_proof(KEY, method="GET", url="https://a.example/b", now=NOW, jti="j" * 16, token="t")
+_PROOF_HEADER, _PROOF_CLAIMS = (b64url_decode(part) for part in _PROOF.split(".")[:2])
 _GOOD: Final = token().encode()
 _GRANT: Final = b"grant_type=client_credentials&scope=a+b&resource=https%3A%2F%2Fa.example"
 _METADATA: Final = _json(
@@ -171,6 +194,20 @@ PARSERS: Final[dict[str, Parser]] = {
     "list": Parser(read=parse_list, seeds=(_fetched("/revocations/snapshot"),)),
     "binary list": Parser(read=parse_binary_list, seeds=(_fetched("/revocations/snapshot#binary"),)),
     "signed list": Parser(read=_signed_list, seeds=(_GOOD,)),
+    "extension": Parser(
+        read=_extension,
+        seeds=(
+            ListExtension(issuer=ISSUER, issued_at=NOW, until=NOW + 60, name="n", by="b", reason="r", ticket="t")
+            .sign(KEY)
+            .encode(),
+        ),
+    ),
+    "signed extension": Parser(
+        read=_signed_extension, seeds=(_json(iss=ISSUER, iat=NOW, exp=NOW + 60, jti="n", sub="b", reason="r"),)
+    ),
+    "dpop proof": Parser(read=_proof, seeds=(_PROOF.encode(),)),
+    "dpop header": Parser(read=lambda data: _signed_proof(data, _PROOF_CLAIMS), seeds=(_PROOF_HEADER,)),
+    "dpop claims": Parser(read=lambda data: _signed_proof(_PROOF_HEADER, data), seeds=(_PROOF_CLAIMS,)),
     "list stamp": Parser(read=lambda data: ListStamp.parse(_text(data)), seeds=(b"epoch=1, as_of=1.5, age=0.1",)),
     "metadata": Parser(read=lambda data: parse_metadata(data, issuer=ISSUER), seeds=(_METADATA,)),
     "form": Parser(
