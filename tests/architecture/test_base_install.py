@@ -138,6 +138,18 @@ def test_importing_the_library_loads_few_modules() -> None:
     assert int(loaded) <= 450
 
 
+def test_importing_the_library_costs_less_than_what_it_stands_on() -> None:
+    # In CPU time, and against imports that its users have anyway: neither depends on how busy a machine is.
+    def least(statement: str) -> float:
+        code = f"import time; began = time.process_time(); {statement}; print(time.process_time() - began)"
+        return min(float(run(code)) for _ in range(3))
+
+    asyncio = least("import asyncio")
+    stands_on = least("import asyncio, http.client, ssl, jwt, cryptography.hazmat.primitives.asymmetric.ec")
+    assert least("import tokenry") < 0.5 * asyncio
+    assert least("from tokenry import ClientCredentials, TokenValidator") < 2.5 * stands_on
+
+
 def test_the_pure_core_runs_without_asyncio() -> None:
     # A library for any server must not decide which event loop its callers use by being imported.
     assert run("import sys, tokenry.jose; print('asyncio' in sys.modules)").strip() == "False"

@@ -120,7 +120,7 @@ def test_a_validator_that_cannot_judge_is_503_and_never_401(app, issuer, clock):
     assert answer.challenge is None
 
 
-def test_realm_and_metadata_stand_in_every_challenge(make, issuer):
+def test_M10_realm_and_metadata_stand_in_every_challenge(make, issuer):
     app = make(issuer.validator(), **NAMED)
     assert ask(app, "/plain").challenge == f"Bearer {NAMES}"
     bad = ask(app, "/plain", issuer.token(expired=True)).challenge

@@ -20,6 +20,7 @@ CLIENT_CREDENTIALS: Final = "client_credentials"
 PASSWORD: Final = "password"  # noqa: S105 -- the name of a grant
 _NOTHING_CONFIGURED: Final = (
     "no client credentials: set TOKENRY_CLIENT_ID and TOKENRY_CLIENT_SECRET (or _FILE) or TOKENRY_CLIENT_KEY_FILE, or"
+    " TOKENRY_CLIENT_ASSERTION_FILE to the platform's token, or"
     " CREDENTIALS_DIR to a folder with client.json"
 )
 
@@ -56,6 +57,23 @@ class ClientKey:
     key: PrivateKey
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAssertion:
+    """
+    A client's identity as somebody else vouches for it: the platform that the program runs on.
+
+    Attributes:
+        client_id: Client identifier, where it is known; the assertion tells it, too.
+        assertion: A JWT that the issuer trusts (RFC 7523).
+    """
+
+    client_id: str | None
+    assertion: Secret
+
+
+Identity = ClientSecrets | ClientKey | ClientAssertion
+
+
 class Credentials(Protocol):
     """Where the secrets come from."""
 
@@ -64,7 +82,7 @@ class Credentials(Protocol):
         """Where they come from, for errors and for people; no secret."""
         ...
 
-    def read(self) -> ClientSecrets | ClientKey:
+    def read(self) -> Identity:
         """
         Return the secrets as they are now.
 
@@ -78,10 +96,10 @@ class Credentials(Protocol):
 class FixedCredentials:
     """Secrets that were given to the program."""
 
-    secrets: ClientSecrets | ClientKey
+    secrets: Identity
     description: str
 
-    def read(self) -> ClientSecrets | ClientKey:
+    def read(self) -> Identity:
         """Return the secrets."""
         return self.secrets
 
@@ -139,6 +157,29 @@ class KeyFile:
         except ProtocolError as error:
             raise _unreadable(self.path, f"{error}; write a P-256 key as PEM") from None
         return ClientKey(client_id=self.client_id, key=key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssertionFile:
+    """
+    A file with the token of the platform, such as Kubernetes' projected service account token, which it replaces.
+
+    Attributes:
+        path: The file.
+        client_id: Client identifier, where it is to be told.
+    """
+
+    path: Path
+    client_id: str | None = None
+
+    @property
+    def description(self) -> str:
+        """Where they come from."""
+        return f"TOKENRY_CLIENT_ASSERTION_FILE={self.path}"
+
+    def read(self) -> ClientAssertion:
+        """Return the token as it is now; raises TokenFetchError if it cannot be read."""
+        return ClientAssertion(client_id=self.client_id, assertion=Secret(read_secret_text(self.path)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +274,7 @@ def find_credentials(
     folder: Path | str | None,
     grant: str,
     private_key: PrivateKey | Path | str | None = None,
+    assertion_file: Path | str | None = None,
     name: str | None = None,
 ) -> Credentials:
     """
@@ -241,11 +283,14 @@ def find_credentials(
     Raises:
         ConfigurationError: Nothing is configured, or only half of it; all faults are named.
     """
+    if assertion_file is not None:
+        return _with_assertion(client_id, client_secret or private_key, Path(assertion_file), grant)
     if private_key is not None:
         return _with_key(client_id, client_secret, private_key, grant)
     if client_id is not None or client_secret is not None:
         return _fixed(client_id, client_secret, grant)
-    if folder is None and name is None and "TOKENRY_CLIENT_ID" in environ:
+    vouched = bool(environ.get("TOKENRY_CLIENT_ASSERTION_FILE"))
+    if folder is None and name is None and ("TOKENRY_CLIENT_ID" in environ or vouched):
         return _from_environment(environ, grant)
     chosen = folder if folder is not None else environ.get("CREDENTIALS_DIR")
     if not chosen:
@@ -274,6 +319,17 @@ def _with_key(
     return FixedCredentials(ClientKey(client_id=client_id or "", key=private_key), "arguments")
 
 
+def _with_assertion(client_id: str | None, more: object, path: Path, grant: str) -> Credentials:
+    faults = []
+    if more is not None:
+        faults.append("give one of assertion_file, client_secret and private_key")
+    if grant == PASSWORD:
+        faults.append("the password grant reads client.json and user.json from credentials_dir")
+    if faults:
+        raise ConfigurationError(faults)
+    return AssertionFile(path=path, client_id=client_id)
+
+
 def _fixed(client_id: str | None, client_secret: str | Secret | None, grant: str) -> Credentials:
     if not client_id or not client_secret:
         raise ConfigurationError(["client_id and client_secret are given together, or not at all"])
@@ -284,22 +340,27 @@ def _fixed(client_id: str | None, client_secret: str | Secret | None, grant: str
 
 
 def _from_environment(environ: Mapping[str, str], grant: str) -> Credentials:
-    client_id, secret = environ["TOKENRY_CLIENT_ID"], environ.get("TOKENRY_CLIENT_SECRET")
+    client_id, secret = environ.get("TOKENRY_CLIENT_ID"), environ.get("TOKENRY_CLIENT_SECRET")
     file, key_file = environ.get("TOKENRY_CLIENT_SECRET_FILE"), environ.get("TOKENRY_CLIENT_KEY_FILE")
+    vouched = environ.get("TOKENRY_CLIENT_ASSERTION_FILE")
     faults = []
-    if not client_id:
+    if not client_id and (client_id is not None or not vouched):
         faults.append("TOKENRY_CLIENT_ID is empty")
-    if sum(map(bool, (secret, file, key_file))) != 1:
-        faults.append("set one of TOKENRY_CLIENT_SECRET, TOKENRY_CLIENT_SECRET_FILE and TOKENRY_CLIENT_KEY_FILE")
+    if sum(map(bool, (secret, file, key_file, vouched))) != 1:
+        names = (f"TOKENRY_CLIENT_{name}" for name in ("SECRET_FILE", "KEY_FILE"))
+        faults.append(f"set one of TOKENRY_CLIENT_SECRET, {', '.join(names)} and TOKENRY_CLIENT_ASSERTION_FILE")
     if grant == PASSWORD:
         faults.append("the password grant reads client.json and user.json from CREDENTIALS_DIR")
     if faults:
         raise ConfigurationError(faults)
+    if vouched:
+        return AssertionFile(path=Path(vouched), client_id=client_id)
+    name = client_id or ""
     if key_file:
-        return KeyFile(client_id=client_id, path=Path(key_file))
+        return KeyFile(client_id=name, path=Path(key_file))
     if file:
-        return SecretFile(client_id=client_id, path=Path(file))
-    secrets = ClientSecrets(client_id=client_id, client_secret=Secret(secret or ""))
+        return SecretFile(client_id=name, path=Path(file))
+    secrets = ClientSecrets(client_id=name, client_secret=Secret(secret or ""))
     return FixedCredentials(secrets, "TOKENRY_CLIENT_ID")
 
 

@@ -59,6 +59,8 @@ def choose(environ: Mapping[str, str], name: str | None = None) -> Choice:
         return Choice(Kind.MOUNTED_CLIENT, f"CREDENTIALS_DIR has {name}-client-id")
     if "TOKENRY_CLIENT_ID" in environ:
         return Choice(Kind.CLIENT, "TOKENRY_CLIENT_ID is set")
+    if environ.get("TOKENRY_CLIENT_ASSERTION_FILE"):
+        return Choice(Kind.CLIENT, "TOKENRY_CLIENT_ASSERTION_FILE is set")
     if folder:
         return Choice(Kind.CLIENT, "CREDENTIALS_DIR is set")
     return Choice(Kind.CLIENT, "nothing else is configured")
@@ -78,7 +80,8 @@ def default_source(
     2. `CREDENTIALS_DIR` with `<name>-token-secret`: a mounted token.
     3. `TOKENRY_ENDPOINT_SOCKET`: tokens from the agent (`tokenry serve agent`) on that socket.
     4. `CREDENTIALS_DIR` with `<name>-client-id` and `<name>-client-secret`: `ClientCredentials`.
-    5. `CREDENTIALS_DIR` with `client.json` (and `user.json`), or `TOKENRY_CLIENT_ID`: `ClientCredentials`.
+    5. `CREDENTIALS_DIR` with `client.json` (and `user.json`), `TOKENRY_CLIENT_ID`, or `TOKENRY_CLIENT_ASSERTION_FILE`
+       (the platform's token): `ClientCredentials`.
 
     The first that is configured is used; if it fails, that is raised, and no other one is tried.
 
@@ -102,7 +105,8 @@ def default_source(
         return AgentTokenSource(environ["TOKENRY_ENDPOINT_SOCKET"], scope, audience=more.get("audience"))
     if kind is Kind.MOUNTED_CLIENT:
         return ClientCredentials(scope, environ=environ, credentials_name=name, **more)
-    if folder and not environ.get("TOKENRY_CLIENT_ID"):
+    named = environ.get("TOKENRY_CLIENT_ID") or environ.get("TOKENRY_CLIENT_ASSERTION_FILE")
+    if folder and not named:
         with_user = (Path(folder) / "user.json").exists() and not (Path(folder) / "client.json").exists()
         if with_user:
             raise ConfigurationError([f"CREDENTIALS_DIR={folder} has user.json but no client.json"])

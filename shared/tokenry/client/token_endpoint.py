@@ -16,7 +16,7 @@ from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry.scope import InvalidScope, Scope, format_scope, parse_scope
 
 if TYPE_CHECKING:
-    from tokenry.client.credentials import ClientKey, ClientSecrets
+    from tokenry.client.credentials import ClientAssertion, ClientKey, ClientSecrets
     from tokenry.http.fetch import Response
     from tokenry.secret import Secret
 
@@ -120,6 +120,25 @@ def signed_token_request(
     form |= {name: value for name, value in optional.items() if value is not None}
     # One that died on the way may have been read: its assertion would count as a replay.
     return replace(_post(url, form, {}, deadline_seconds), repeatable=False)
+
+
+def vouched_token_request(url: str, grant: Grant, identity: ClientAssertion, *, deadline_seconds: float) -> Request:
+    """Return the request for a token, with what the platform says of the client in place of a secret (RFC 7523)."""
+    from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
+
+    form = {
+        "grant_type": grant.grant_type,
+        "client_assertion_type": CLIENT_ASSERTION_TYPE,
+        "client_assertion": identity.assertion.reveal(),
+    }
+    optional = {
+        "client_id": identity.client_id,
+        "scope": format_scope(grant.scope) or None,
+        "realm": grant.realm,
+        "audience": grant.audience,
+    }
+    form |= {name: value for name, value in optional.items() if value is not None}
+    return replace(_post(url, form, {}, deadline_seconds), repeatable=False)  # it may be good once
 
 
 def client_assertion(identity: ClientKey, *, audience: str, now: float, jti: str) -> str:

@@ -24,9 +24,24 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.client.access_token import AccessToken
-from tokenry.client.credentials import CLIENT_CREDENTIALS, PASSWORD, ClientKey, ClientSecrets, KeyFile, find_credentials
+from tokenry.client.credentials import (
+    CLIENT_CREDENTIALS,
+    PASSWORD,
+    ClientAssertion,
+    ClientKey,
+    ClientSecrets,
+    KeyFile,
+    find_credentials,
+)
 from tokenry.client.schedule import Plan, Schedule
-from tokenry.client.token_endpoint import Grant, Refused, read_token_response, signed_token_request, token_request
+from tokenry.client.token_endpoint import (
+    Grant,
+    Refused,
+    read_token_response,
+    signed_token_request,
+    token_request,
+    vouched_token_request,
+)
 from tokenry.clock import Clock, SystemClock
 from tokenry.errors import ConfigurationError, ProtocolError, TokenFetchError
 from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
@@ -39,6 +54,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenry.client.access_token import Prover
+    from tokenry.client.credentials import Identity
     from tokenry.jose.jwk import PrivateKey
     from tokenry.secret import Secret
 
@@ -83,8 +99,8 @@ class ClientCredentials:
 
     What is not given as an argument is taken from the environment: `TOKENRY_ISSUER` or `TOKENRY_TOKEN_URL`
     (`OAUTH2_ACCESS_TOKEN_URL`), `TOKENRY_CLIENT_ID` with `TOKENRY_CLIENT_SECRET` or `…_FILE`, or with
-    `TOKENRY_CLIENT_KEY_FILE` (which needs the issuer's identifier), or `CREDENTIALS_DIR` with `client.json`
-    (and `user.json`), `TOKENRY_REALM`.
+    `TOKENRY_CLIENT_KEY_FILE` (which needs the issuer's identifier), or `TOKENRY_CLIENT_ASSERTION_FILE` (the platform's
+    token), or `CREDENTIALS_DIR` with `client.json` (and `user.json`), `TOKENRY_REALM`.
 
     Args:
         scope: Scopes to ask for: names, or one string with spaces; none: the client's default scopes.
@@ -94,6 +110,8 @@ class ClientCredentials:
         client_secret: Its secret.
         private_key: In place of a secret: the P-256 key whose public half is registered with the client, or the
             PEM file with it, read anew for each request. Needs the issuer's identifier.
+        assertion_file: In place of both: the file with the platform's token, such as Kubernetes' projected service
+            account token, which the issuer trusts for this client; read anew for each request.
         credentials_dir: Folder with `client.json`; read anew for each request.
         grant: `client_credentials`, or `password` with the user of `user.json`.
         realm: Realm to ask in.
@@ -121,6 +139,7 @@ class ClientCredentials:
         client_id: str | None = None,
         client_secret: str | Secret | None = None,
         private_key: PrivateKey | Path | str | None = None,
+        assertion_file: Path | str | None = None,
         credentials_dir: Path | str | None = None,
         credentials_name: str | None = None,
         grant: str = CLIENT_CREDENTIALS,
@@ -153,6 +172,7 @@ class ClientCredentials:
             name=credentials_name,
             grant=grant,
             private_key=private_key,
+            assertion_file=assertion_file,
         )
         self._name = issuer or environ.get("TOKENRY_ISSUER")
         if self._name is None and _signs(self._credentials):
@@ -329,10 +349,12 @@ class ClientCredentials:
         token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope, prover=prover)
         return token, issued.lifetime
 
-    def _request(self, secrets: ClientSecrets | ClientKey, deadline: float) -> Request:
+    def _request(self, secrets: Identity, deadline: float) -> Request:
         url = self._url(deadline)
         if isinstance(secrets, ClientSecrets):
             return token_request(url, self._grant, secrets, deadline_seconds=deadline)
+        if isinstance(secrets, ClientAssertion):
+            return vouched_token_request(url, self._grant, secrets, deadline_seconds=deadline)
         return signed_token_request(
             url,
             self._grant,

@@ -21,6 +21,8 @@ from tests.support.platform_tokens import (
     kubernetes,
     signed,
 )
+from tokenry.client.credentials import AssertionFile
+from tokenry.client.token_endpoint import Grant, vouched_token_request
 from tokenry.http.fetch import Failure, FetchFailed, Headers, Response
 from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
 from tokenry.oauth.token_endpoint import JWT_BEARER
@@ -107,6 +109,15 @@ async def test_each_platforms_token_stands_for_its_client(issuer, form, token, c
     assert answer.json["scope"] == "x.read"
     # nothing of the foreign token is in ours
     assert set(answer.claims) == {"iss", "sub", "aud", "client_id", "azp", "exp", "iat", "jti", "scope", "realm"}
+
+
+async def test_the_librarys_own_request_is_taken(issuer, tmp_path):
+    (tmp_path / "token").write_text(k8s() + "\n")
+    grant = Grant(grant_type="client_credentials", scope=frozenset({"x.read"}), realm="/services")
+    for client_id, status in ((None, 200), ("payments", 200), ("deployer", 401)):
+        identity = AssertionFile(path=tmp_path / "token", client_id=client_id).read()
+        request = vouched_token_request(f"{ISSUER_URL}/oauth2/token", grant, identity, deadline_seconds=1)
+        assert (await issuer.token(request.body, client=None)).status == status
 
 
 @pytest.mark.parametrize("form", FORMS)

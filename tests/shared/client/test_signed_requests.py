@@ -17,6 +17,7 @@ from tokenry.oauth.client_authentication import read_client_assertion
 from tokenry.oauth.form import parse_form
 from tokenry.scope import NO_SCOPE
 from tokenry.testing.clock import FakeClock
+from tokenry.testing.issuer import FakeIssuer
 
 ISSUER = "https://issuer.example.org"
 KEY = PrivateKey.generate()
@@ -163,3 +164,56 @@ def test_the_key_does_not_show():
         jti="id", deadline_seconds=5,
     )  # fmt: skip
     assert "client_assertion" not in repr(request)
+
+
+# --- workload identity: what the platform says of the client ---
+
+
+def test_the_platforms_token_stands_for_a_secret_and_is_read_anew(tmp_path):
+    platform = tmp_path / "token"
+    platform.write_text("first.platform.token\n")
+    issuer = FakeIssuer(clock=FakeClock())
+    environ = {"TOKENRY_ISSUER": issuer.issuer, "TOKENRY_CLIENT_ASSERTION_FILE": str(platform), "TOKENRY_REALM": "/a"}
+    source = ClientCredentials("orders.read", environ=environ, fetcher=issuer, clock=issuer.clock, pause=lambda _: None)
+    for text in ("first.platform.token", "second.platform.token"):
+        platform.write_text(text)
+        with pytest.raises(TokenFetchError):  # the fake issuer trusts no platform
+            source.get()
+        sent = issuer.token_requests()[-1]
+        assert sent.headers.get("authorization") is None
+        assert {
+            name: sent.form.one(name) for name in ("grant_type", "client_assertion", "client_id", "scope", "realm")
+        } == {
+            "grant_type": "client_credentials",
+            "client_assertion": text,
+            "client_id": None,
+            "scope": "orders.read",
+            "realm": "/a",
+        }
+        assert sent.form.one("client_assertion_type") == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        issuer.clock.advance(60)
+    assert "platform.token" not in repr(source)
+    platform.unlink()
+    with pytest.raises(TokenFetchError, match="cannot be used") as failed:
+        source.get()
+    assert "platform.token" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"TOKENRY_CLIENT_ASSERTION_FILE": "/a", "TOKENRY_CLIENT_ID": ""},
+        {"TOKENRY_CLIENT_ASSERTION_FILE": "/a", "TOKENRY_CLIENT_ID": "orders", "TOKENRY_CLIENT_SECRET": "x"},
+        {"TOKENRY_CLIENT_ASSERTION_FILE": "/a", "TOKENRY_CLIENT_KEY_FILE": "/b"},
+    ],
+)
+def test_the_platforms_token_is_alone(environ):
+    with pytest.raises(ConfigurationError, match="TOKENRY_CLIENT"):
+        ClientCredentials(environ={"TOKENRY_ISSUER": "https://issuer.example"} | environ)
+    with pytest.raises(ConfigurationError, match="one of assertion_file"):
+        ClientCredentials(issuer="https://i.example", assertion_file="/a", client_id="a", client_secret="b", environ={})
+
+
+def test_default_source_finds_it(tmp_path):
+    source = default_source(environ={"TOKENRY_ISSUER": "https://i.example", "TOKENRY_CLIENT_ASSERTION_FILE": "/a"})
+    assert source.description == "TOKENRY_CLIENT_ASSERTION_FILE=/a, https://i.example"
