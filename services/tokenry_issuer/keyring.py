@@ -147,7 +147,7 @@ class Keyring:
                 self._take()
             self._from_snapshot = source is not None
         finally:
-            await self._prove()
+            await self.prove()
         if not self._keys:
             raise StoreUnavailable("no_key")
 
@@ -165,8 +165,12 @@ class Keyring:
         self._unproven = frozenset(kid for kid, key in keys.items() if key.remote and kid not in known - self._unproven)
         _log.info("keys loaded", kids=sorted(keys))
 
-    async def _prove(self) -> None:
-        """Have the keys of the key management service sign a probe: the new ones, and those that did not last time."""
+    async def prove(self) -> None:
+        """
+        Have the keys of the key management service sign a probe: the new ones, and those that did not last time.
+
+        What fails is in `remote.troubles`.
+        """
         now, doubtful = self._clock.now(), (self._unproven | self.remote.troubles.keys()) - self._broken
         kids = (key.kid for key in self._usable().keys if key.kid in doubtful and now < key.retire_at)
         await asyncio.gather(*(self._prove_one(self._keys[kid]) for kid in kids))
