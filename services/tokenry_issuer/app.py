@@ -69,6 +69,7 @@ TOKEN_ALIAS = "/oauth2/access_token"  # noqa: S105 -- a path
 JWKS_ALIAS = "/oauth2/connect/keys"
 WARN_AGE_REFRESHES = 4  # refreshes missed before readiness says that the credentials get old
 TRUST_KEYS_REFRESH = 300.0  # seconds: foreign issuers announce their keys for longer; an unknown one is fetched at once
+PROBE_INTERVAL = 5.0  # seconds between two probes of keys with which a key management service did not sign
 WARN_LIST_AGE = 120.0  # seconds: the validators' own warning
 
 
@@ -328,6 +329,15 @@ class Issuer:
         return (
             self._refresher("keys", self.refresh_keys, lambda: self.keyring.settled),
             self._refresher("credentials", self.refresh_credentials, lambda: self.credentials.loaded),
+            # An instance that is not ready gets no requests that could show that its keys sign again.
+            Refresher(
+                name="probes",
+                refresh=self.keyring.prove,
+                loaded=lambda: True,
+                interval=PROBE_INTERVAL,
+                observe=lambda _result: None,
+                uniform=self._uniform,
+            ),
         )
 
     async def refresh_credentials(self) -> None:
