@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.table import Table
@@ -20,7 +22,7 @@ from tokenry_cli.token import ContextFile, Output, TokenArgument, read_argument
 from tokenry_cli.waiting import summary, wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tokenry.revocation.wire import ListDocument
 
@@ -59,102 +61,132 @@ class _Waiting(TyperCommand):
         return super().parse_args(ctx, [f"--wait={WAIT_SECONDS:g}" if each == "--wait" else each for each in args])
 
 
+def _post(
+    kind: str,
+    member: dict[str, Any],
+    *,
+    reason: Reason = None,
+    ticket: Ticket = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    identity: Identity = "admin",
+    context: ContextFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    told = {name: value for name, value in (("reason", reason), ("ticket", ticket)) if value}
+    posted_at = time.time()
+    try:
+        platform = Platform(load_context(os.environ, file=context, identity=identity))
+        # Before the post: a caller may well be hit by what it revokes.
+        watcher = None if wait is None or dry_run else platform.bearer()
+        posted_at = time.time()
+        answer = platform.revoke({"type": kind, "data": member | told}, dry_run=dry_run)
+    except Refused as error:
+        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
+    except TokenryError as error:
+        fail(f"{error}; nothing is known to be revoked, and running the same again is safe")
+    _print(answer, output)
+    if dry_run:
+        return
+    if answer.get("status") == "pending":
+        people.print(f"[yellow]waiting for a second person[/yellow]: tokenry revoke approve {answer['id']}")
+        return
+    people.print("[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by")
+    if watcher is not None and wait is not None:
+        _wait(platform, watcher, answer, posted_at=posted_at, seconds=wait)
+
+
+def _posting(kind: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
+    """
+    Make a command that posts one revocation, with the options that all of them share (those of `_post`).
+
+    The decorated function has the command's own parameters and returns the request's members; where it names one of the
+    shared options, it is told that too.
+    """
+
+    def decorate(members: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+        own = _parameters(members)
+        shared = {name: each for name, each in _parameters(_post).items() if name not in {"kind", "member"}}
+
+        @wraps(members)
+        def command(**options: Any) -> None:  # noqa: ANN401 -- whatever the options' types are
+            told = {name: options[name] for name in own}
+            _post(kind, members(**told), **{name: options[name] for name in shared})
+
+        # What typer reads: our own first, as in the help.
+        parameters = {**own, **shared}
+        command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        command.__annotations__ = {name: each.annotation for name, each in parameters.items()}
+        return command
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of *function* by name, with annotations that were evaluated."""
+    hints = get_type_hints(function, include_extras=True)
+    found = inspect.signature(function).parameters
+    return {
+        name: each.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY) for name, each in found.items()
+    }
+
+
 @app.command("token", cls=_Waiting)
+@_posting("TOKEN")
 def token(
     token: TokenArgument = "-",  # noqa: S107 -- standard input, no password
     jti: Annotated[str | None, typer.Option(help="Revoke by the id of a token instead.")] = None,
     expires_at: Annotated[
         int | None, typer.Option(help="With --jti: Unix seconds at which that token expires.")
     ] = None,
-    reason: Reason = None,
-    ticket: Ticket = None,
-    dry_run: DryRun = False,
-    wait: Wait = None,
-    identity: Identity = "admin",
-    context: ContextFile = None,
-    output: Output = Format.TABLE,
-) -> None:
+) -> dict[str, Any]:
     """Revoke one token."""
     if jti is None:
-        member: dict[str, Any] = {"token": read_argument(token)}
-    else:
-        member = {"jti": jti} if expires_at is None else {"jti": jti, "expires_at": expires_at}
-    _post(
-        "TOKEN", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
-        context=context, output=output,
-    )  # fmt: skip
+        return {"token": read_argument(token)}
+    return {"jti": jti} if expires_at is None else {"jti": jti, "expires_at": expires_at}
 
 
 @app.command("claim", cls=_Waiting)
+@_posting("CLAIM")
 def claim(
     claims: Annotated[list[str], typer.Argument(help="name=value; with several, a token must carry them all.")],
     issued_before: Annotated[
         int | None,
         typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now, with the clocks' bound."),
     ] = None,
-    reason: Reason = None,
-    ticket: Ticket = None,
-    dry_run: DryRun = False,
-    wait: Wait = None,
-    identity: Identity = "admin",
-    context: ContextFile = None,
-    output: Output = Format.TABLE,
-) -> None:
+) -> dict[str, Any]:
     """Revoke every token that carries these claims, such as sub=basket."""
     member: dict[str, Any] = {"claims": _pairs(claims)}
-    if issued_before is not None:
-        member["issued_before"] = issued_before
-    _post(
-        "CLAIM", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
-        context=context, output=output,
-    )  # fmt: skip
+    return member if issued_before is None else {**member, "issued_before": issued_before}
 
 
 @app.command("key", cls=_Waiting)
+@_posting("KEY")
 def key(
     kid: Annotated[str, typer.Argument(help="Id of the signing key.")],
-    reason: Reason = None,
-    ticket: Ticket = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    wait: Wait = None,
-    identity: Identity = "admin",
-    context: ContextFile = None,
-    output: Output = Format.TABLE,
-) -> None:
+) -> dict[str, Any]:
     """Revoke a signing key, and with it every token that it has signed; this is never taken back."""
     if not (yes or dry_run):
         _confirm("Revoking a key is final. Type the kid to confirm", kid)
-    _post(
-        "KEY", {"kid": kid}, reason, ticket, dry_run=dry_run, seconds=wait,
-        identity=identity, context=context, output=output,
-    )  # fmt: skip
+    return {"kid": kid}
 
 
 @app.command("all", cls=_Waiting)
+@_posting("GLOBAL")
 def all_(
     issued_before: Annotated[
         int | None, typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now.")
     ] = None,
-    reason: Reason = None,
-    ticket: Ticket = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    wait: Wait = None,
-    identity: Identity = "admin",
-    context: ContextFile = None,
-    output: Output = Format.TABLE,
-) -> None:
+) -> dict[str, Any]:
     """Revoke every token of the platform."""
     if not (yes or dry_run):
         _confirm("Every token of the platform will be refused. Type all to confirm", "all")
     member: dict[str, Any] = {"confirm": True}
-    if issued_before is not None:
-        member["issued_before"] = issued_before
-    _post(
-        "GLOBAL", member, reason, ticket, dry_run=dry_run, seconds=wait, identity=identity,
-        context=context, output=output,
-    )  # fmt: skip
+    return member if issued_before is None else {**member, "issued_before": issued_before}
 
 
 app.command("bulk")(bulk)
@@ -249,41 +281,6 @@ def _ask(context: Path | None, identity: str, ask: Callable[[Platform], Any]) ->
         fail(f"{error}; running the same again is safe")
 
 
-def _post(
-    kind: str,
-    member: dict[str, Any],
-    reason: str | None,
-    ticket: str | None,
-    *,
-    dry_run: bool,
-    seconds: float | None,
-    identity: str,
-    context: Path | None,
-    output: Format,
-) -> None:
-    told = {name: value for name, value in (("reason", reason), ("ticket", ticket)) if value}
-    posted_at = time.time()
-    try:
-        platform = Platform(load_context(os.environ, file=context, identity=identity))
-        # Before the post: a caller may well be hit by what it revokes.
-        watcher = None if seconds is None or dry_run else platform.bearer()
-        posted_at = time.time()
-        answer = platform.revoke({"type": kind, "data": member | told}, dry_run=dry_run)
-    except Refused as error:
-        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
-    except TokenryError as error:
-        fail(f"{error}; nothing is known to be revoked, and running the same again is safe")
-    _print(answer, output)
-    if dry_run:
-        return
-    if answer.get("status") == "pending":
-        people.print(f"[yellow]waiting for a second person[/yellow]: tokenry revoke approve {answer['id']}")
-        return
-    people.print("[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by")
-    if watcher is not None and seconds is not None:
-        _wait(platform, watcher, answer, posted_at=posted_at, seconds=seconds)
-
-
 def _wait(
     platform: Platform, bearer: dict[str, str], answer: dict[str, Any], *, posted_at: float, seconds: float
 ) -> None:
@@ -314,7 +311,32 @@ def _readable(answer: dict[str, Any]) -> dict[str, Any]:
     timed = {
         "asked_at", "expires_at", "in_force_until", "issued_before", "plan_b_by", "propagated_by", "revoked_at",
     }  # fmt: skip
-    return {
+    shown = {
         name: moment(value) if name in timed and isinstance(value, int | float) else value
         for name, value in answer.items()
     }
+    if "refused" in answer:
+        del shown["refused"]
+        shown["denied"] = denied(answer["refused"])
+    return shown
+
+
+def denied(known: Mapping[str, Any] | None) -> str:
+    """Return in words how often tokens were refused because of a revocation, as validators have reported it."""
+    if known is None:
+        return "not known: the service's store does not answer"
+    if not known["count"]:
+        return "never, as far as validators have reported"
+    times = "once" if known["count"] == 1 else f"{known['count']:,} times"
+    validators = f"{known['validators']} validator{'' if known['validators'] == 1 else 's'}"
+    if known["validators_are_more"]:
+        validators += " or more"
+    return f"{times} since, last {ago(known['last_seconds_ago'])} ago, from {validators}"
+
+
+def ago(seconds: float) -> str:
+    """Return a span of time in words, as much as people want of it."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
