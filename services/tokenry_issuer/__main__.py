@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tokenry.jose.jwk import Signer
     from tokenry.sources.revocations import Bearer, RevocationSource
     from tokenry_issuer.app import Issuer
-    from tokenry_registry.ports import ObjectStore
+    from tokenry_registry.ports import ObjectStore, WritableStore
 
 LIST_HOLD = 1  # seconds for which the revocation service may hold a request of ours: more would be a list too old
 
@@ -56,12 +56,13 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
 
     def make() -> web.Application:
         instruments = Instruments(Metrics(service="issuer"))
-        bearer = None if settings.revocation_read_scope is None else ListBearer(settings.revocation_read_scope)
+        bearer = ListBearer(settings.revocation_read_scope)
         source = _revocation_source(settings, instruments, bearer, clock)
         app = create_app(
             settings,
             clock=clock,
             store=_store(settings),
+            replay=_replay_store(settings),
             envelope=envelope,
             revocations=source,
             instruments=instruments,
@@ -71,8 +72,7 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
         )
         if settings.published_check_interval > 0:
             app.cleanup_ctx.append(_checking_published(settings, app[ISSUER]))
-        if bearer is not None:
-            bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=clock)
+        bearer.sign_with(app[ISSUER].keyring, issuer=settings.issuer, clock=clock)
         if source is not None:
             app.cleanup_ctx.append(_running(source))
         if settings.revocation_url is not None:
@@ -82,10 +82,18 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
     return make
 
 
+def _replay_store(settings: Settings) -> WritableStore | None:
+    return None if settings.assertion_replay_url is None else _s3(settings, settings.assertion_replay_url)
+
+
 def _store(settings: Settings) -> ObjectStore:
     if urlsplit(settings.credentials_url).scheme == "file":
         return DirectoryStore(folder_of(settings.credentials_url))
-    bucket, prefix = bucket_of(settings.credentials_url)
+    return _s3(settings, settings.credentials_url)
+
+
+def _s3(settings: Settings, url: str) -> S3Store:
+    bucket, prefix = bucket_of(url)
     client = partial(make_client, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
     return S3Store(bucket, prefix=prefix, client=client)
 
@@ -107,8 +115,9 @@ def _revocation_source(
         refuse_age_seconds=math.inf,
         # Tokens are exchanged on a list of a few seconds only.
         hold_seconds=LIST_HOLD,
-        bearer=bearer,
+        bearer=None if settings.revocation_read_scope is None else bearer,
         report_fetcher=HttpFetcher(),
+        report_bearer=bearer,
         clock=clock,
         on_event=lambda event: instruments.list_event(str(event.kind), event.reason),
     )

@@ -1,5 +1,5 @@
 """
-The issuer's own token for reading a revocation list that is not open: it gives it to itself.
+The issuer's own token for reading a revocation list that is not open, and for its reports: it gives it to itself.
 
 A key that was revoked while this process was not there signs tokens that the revocation service refuses, and only the
 list that is behind that refusal would say so. So a token that was refused is followed by one of another published
@@ -32,8 +32,8 @@ NAME = "tokenry-issuer"  # sub and client_id; such a token has no realm, so it i
 class ListBearer:
     """Gives the reader of the list its token. Called from that reader's thread."""
 
-    def __init__(self, scope: str) -> None:
-        """Give tokens with *scope*, once `sign_with` has said how."""
+    def __init__(self, scope: str | None) -> None:
+        """Give tokens with *scope*, or with none, once `sign_with` has said how."""
         self._scope = scope
         self._keyring: Keyring | None = None
         self._clock: Clock | None = None
@@ -89,8 +89,9 @@ class ListBearer:
             "exp": issued_at + LIFETIME,
             "iat": issued_at,
             "jti": minting.new_jti(secrets.token_bytes(minting.JTI_BYTES)),
-            "scope": self._scope,
         }
+        if self._scope is not None:
+            claims["scope"] = self._scope
         try:
             value = jws.sign({"typ": "at+jwt"}, dump_json(claims), key.private)
         except (KeyManagementUnavailable, BadSignature) as error:

@@ -36,6 +36,7 @@ from tokenry_revocation.opening import OpeningStore
 from tokenry_revocation.ports import StoreUnavailable
 from tokenry_revocation.publisher import Publisher
 from tokenry_revocation.reading import Readers
+from tokenry_revocation.refusals import KEPT_SECONDS, REFUSALS
 from tokenry_revocation.requests import MAX_KEPT_SKEW
 from tokenry_revocation.revoking import KEEP_SECONDS, Fingerprints
 from tokenry_revocation.rules import NoRules, RuleBook
@@ -336,12 +337,40 @@ def _background(
 
 
 async def _share(service: Service, anchor: Anchor) -> None:
-    """Share this replica's view of the validators, and the head of its audit log, for ever."""
+    """Share this replica's view of the validators, what they refused, and the head of its audit log, for ever."""
+    resumed = False
     while True:
         await asyncio.sleep(SHARE_SECONDS)
         await share_view(service)
         with contextlib.suppress(StoreUnavailable, ConfigurationError):
+            resumed = resumed or await resume_refusals(service)
+            await share_refusals(service)
+        with contextlib.suppress(StoreUnavailable, ConfigurationError):
             await anchor.keep()
+
+
+async def resume_refusals(service: Service) -> bool:
+    """
+    Go on with the refusals that this replica has counted before its restart; return that it does.
+
+    Raises:
+        StoreUnavailable: They are not known: nothing must be written over them.
+    """
+    kept = (await service.store.recall_members(REFUSALS)).get(service.instances.replica)
+    if kept is not None:
+        service.instances.refusals.resume(kept)
+    return True
+
+
+async def share_refusals(service: Service) -> None:
+    """
+    Share what validators have told this replica of refusals.
+
+    Raises:
+        StoreUnavailable: It is not known to be shared; it will be the next time.
+    """
+    refusals = service.instances.refusals.to_bytes(now=service.clock.now())
+    await service.store.remember_member(REFUSALS, service.instances.replica, refusals, ttl_seconds=KEPT_SECONDS)
 
 
 async def share_view(service: Service) -> None:

@@ -33,12 +33,12 @@ from tokenry_revocation.acceptance import Attempt, Conflict, KeyReused, NotFound
 from tokenry_revocation.approving import SamePerson, waiting_answer
 from tokenry_revocation.authorization import NotAllowed, authorize, authorize_admin, authorize_reading, authorize_undo
 from tokenry_revocation.callers import Caller, authenticate
-from tokenry_revocation.instances import VIEWS, denied, merge
 from tokenry_revocation.last_key import LIST_SECONDS, LastKey
 from tokenry_revocation.pending import Pending
 from tokenry_revocation.ports import RecordOutlivesStore, StoreUnavailable
 from tokenry_revocation.presented_token import claimed_realm, examine
 from tokenry_revocation.records import Actor, Record, RecordType
+from tokenry_revocation.refusals import REFUSALS, denied
 from tokenry_revocation.requests import (
     Bounds,
     ClaimsTarget,
@@ -160,14 +160,15 @@ class Service:
         offset: float | None = getattr(self.store, "clock_offset", None)
         return offset is not None and abs(offset) > self.terms.skew / 2
 
-    async def refusals(self) -> dict[str, int] | None:
-        """Return how many tokens validators have refused, by fingerprint; None when not known."""
+    async def denied(self, record: Record) -> dict[str, Any] | None:
+        """Tell how often validators have refused a token because of *record*; None when not known."""
+        now, instances = self.clock.now(), self.instances
         try:
-            views = await self.store.recall_members(VIEWS)
+            kept = await self.store.recall_members(REFUSALS)
         except StoreUnavailable:
             return None
-        views[self.instances.replica] = self.instances.view(now=self.clock.now())
-        return merge(views.values(), now=self.clock.now())[1]
+        kept[instances.replica] = instances.refusals.to_bytes(now=now)
+        return denied(record.entries, kept.values()).members(now=now)
 
     def held_keys(self) -> KeySet | None:
         """Return the keys at hand."""
@@ -403,6 +404,7 @@ class Revocations:
             undone = await self._service.acceptance.find_undo(record.id) if record.undoable else None
         except TokenryError as error:
             self._refuse(error, by, action=READ)
+        refused = await self._service.denied(record)
         return _json({
             **_answer(record),
             "in_force": record.in_force(self._service.clock.now()) and undone is None,
@@ -414,7 +416,8 @@ class Revocations:
             "reason": record.reason,
             "ticket": record.ticket,
             "undone": None if undone is None else _undone(undone),
-            "denied": denied(record.entries, await self._service.refusals()),
+            "denied": None if refused is None else refused["count"],
+            "refused": refused,
         })  # fmt: skip
 
     async def _find(self, name: str) -> Record | Pending:

@@ -1,5 +1,5 @@
 """
-Which validators there are, what they have applied, and what they have refused.
+Which validators there are, and what they have applied; what they have refused is in `refusals.py`.
 
 A validator names itself in each poll, and its cursor tells up to when it has every revocation. Each replica
 keeps what it has heard itself, and shares it through the store; losing it costs nothing but the view.
@@ -8,23 +8,22 @@ keeps what it has heard itself, and shares it through the store; losing it costs
 from __future__ import annotations
 
 import re
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.errors import ProtocolError
-from tokenry.jose.encoding import b64url_encode, dump_json, parse_json_object
+from tokenry.jose.encoding import dump_json, parse_json_object
+from tokenry_revocation.refusals import Refusals
 from tokenry_revocation.requests import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from tokenry.revocation.entries import Entry
+    from collections.abc import Iterable
 
 INSTANCE_HEADER: Final = "Tokenry-Instance"
 VIEWS: Final = "validators"  # the group of the store that the replicas' views are in
 MAX_INSTANCES: Final = 2000  # of one replica's view: 200 kB as JSON, below what the store remembers
-MAX_REFUSALS: Final = 1000  # fingerprints in one report, and in one replica's counts
+MAX_REFUSALS: Final = 1000  # fingerprints in one report
 MAX_REPORTED: Final = 500  # revocations that one report says are enforced
 MAX_ENFORCED: Final = 200  # revocations of which one replica remembers who enforces them
 MAX_SHARED_ENFORCED: Final = 10_000  # pairs of revocation and validator in a shared view: 400 kB
@@ -68,6 +67,7 @@ class Report:
         list_age: Seconds that its list is old; None when not said.
         refusals: How many tokens it has refused since its last report, by fingerprint.
         enforced: Unix seconds since when it enforces a revocation, by id.
+        refused_ago: How many seconds before the report the last of the refusals was, by fingerprint.
     """
 
     instance: Instance
@@ -75,6 +75,7 @@ class Report:
     list_age: float | None
     refusals: dict[str, int] = field(default_factory=dict)
     enforced: dict[str, float] = field(default_factory=dict)
+    refused_ago: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -93,13 +94,14 @@ class Instances:
 
     Attributes:
         replica: The name that its view is shared under.
+        refusals: What validators have refused, as they have told this replica.
     """
 
     def __init__(self, replica: str) -> None:
         """Begin having heard nothing, as *replica*."""
         self.replica = replica
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
-        self._refusals: Counter[str] = Counter()
+        self.refusals = Refusals()
         self._enforced: OrderedDict[str, dict[str, float]] = OrderedDict()
 
     def polled(self, instance: Instance | None, *, now: float, as_of: float | None) -> None:
@@ -121,7 +123,7 @@ class Instances:
         for name, moment in report.enforced.items():
             self._note_enforced(name, report.instance.name, moment)
         if verified:
-            self._count(report.refusals)
+            self.refusals.count(report.refusals, ago=report.refused_ago, validator=report.instance.name, now=now)
 
     def _note_enforced(self, name: str, validator: str, moment: float) -> None:
         validators = self._enforced.setdefault(name, {})
@@ -149,11 +151,6 @@ class Instances:
             self._seen.popitem(last=False)
         return seen
 
-    def _count(self, refusals: dict[str, int]) -> None:
-        for fingerprint, number in refusals.items():
-            if fingerprint in self._refusals or len(self._refusals) < MAX_REFUSALS:
-                self._refusals[fingerprint] += number
-
     def view(self, *, now: float) -> bytes:
         """Return what this replica has heard, to be shared."""
         alive = {
@@ -163,28 +160,25 @@ class Instances:
         }
         return dump_json({
             "instances": alive,
-            "refusals": dict(self._refusals),
             "enforced": self._shared_enforced(),
         })  # fmt: skip
 
 
-def merge(views: Iterable[bytes], *, now: float) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def merge(views: Iterable[bytes], *, now: float) -> list[dict[str, Any]]:
     """
-    Return all validators of *views*, sorted by name, and the refusals by fingerprint.
+    Return all validators of *views*, sorted by name.
 
     A view that cannot be read (of another version) is left out.
     """
     latest: dict[str, list[Any]] = {}
-    refusals: Counter[str] = Counter()
     for view in views:
         try:
-            instances, counts = _read_view(view)
+            instances = _read_view(view)
         except ProtocolError:
             continue
-        refusals.update(counts)
         for name, row in instances.items():
             latest[name] = _later(latest[name], row) if name in latest else row
-    return [_shown(name, row, now) for name, row in sorted(latest.items())], dict(refusals)
+    return [_shown(name, row, now) for name, row in sorted(latest.items())]
 
 
 def enforcing(views: Iterable[bytes], name: str) -> dict[str, float]:
@@ -203,22 +197,13 @@ def enforcing(views: Iterable[bytes], name: str) -> dict[str, float]:
     return found
 
 
-def _read_view(view: bytes) -> tuple[dict[str, list[Any]], dict[str, int]]:
-    document = parse_json_object(view)
-    instances, counts = document.get("instances"), document.get("refusals")
-    if not isinstance(instances, dict) or not isinstance(counts, dict):
+def _read_view(view: bytes) -> dict[str, list[Any]]:
+    instances = parse_json_object(view).get("instances")
+    if not isinstance(instances, dict):
         raise ProtocolError("a view of another form")
     if any(not isinstance(row, list) or len(row) != _ROW_LENGTH for row in instances.values()):
         raise ProtocolError("a validator of another form")
-    return instances, counts
-
-
-def denied(entries: Iterable[Entry], refusals: Mapping[str, int] | None) -> int | None:
-    """Return how many tokens *entries* have refused, as validators report it; None when not known."""
-    if refusals is None:
-        return None
-    fingerprints = {entry.fingerprint for entry in entries if entry.fingerprint is not None}
-    return sum(refusals.get(b64url_encode(fingerprint), 0) for fingerprint in fingerprints)
+    return instances
 
 
 def _later(a: list[Any], b: list[Any]) -> list[Any]:
@@ -264,6 +249,7 @@ def parse_report(body: bytes) -> Report:
         list_age=_seconds(members.get("list_age"), "list_age"),
         refusals=_refusals(members.get("refusals")),
         enforced=_enforced(members.get("enforced")),
+        refused_ago=_refused_ago(members.get("refused_ago")),
     )
 
 
@@ -281,6 +267,14 @@ def _enforced(value: object) -> dict[str, float]:
     if not isinstance(value, dict) or len(value) > MAX_REPORTED or not all(map(_RECORD.fullmatch, value)):
         raise InvalidRequest(f"enforced is an object of at most {MAX_REPORTED} ids of revocations and seconds")
     return {name: _seconds(moment, "enforced") or 0.0 for name, moment in value.items()}
+
+
+def _refused_ago(value: object) -> dict[str, float]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > MAX_REFUSALS:
+        raise InvalidRequest(f"refused_ago is an object of at most {MAX_REFUSALS} fingerprints and seconds")
+    return {name: _seconds(ago, "refused_ago") or 0.0 for name, ago in value.items()}
 
 
 def _refusals(value: object) -> dict[str, int]:

@@ -193,7 +193,7 @@ OPENAPI: Final[dict[str, Any]] = {
         },
         "/revocations/{id}": {
             "get": _guarded(
-                "Who revoked what, when and why",
+                "Who revoked what, when and why; how many tokens were refused since (denied), when last, by how many",
                 {"200": {"description": "The record."}, **_refusals(s404="There is none.")},
                 parameters=[_ID],
             )

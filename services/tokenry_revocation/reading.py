@@ -314,7 +314,7 @@ class Readers:
             views = {}
         instances, now = self._service.instances, self._service.clock.now()
         views[instances.replica] = instances.view(now=now)
-        validators, _ = merge(views.values(), now=now)
+        validators = merge(views.values(), now=now)
         about = request.query.get("revocation")
         if about is not None:
             since = enforcing(views.values(), about)

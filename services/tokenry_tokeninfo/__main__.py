@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from tokenry.client.token_source import ClientCredentials
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
 from tokenry.serving.keys import METRICS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.sources.events import OnEvent, SourceEvent
+    from tokenry.sources.revocations import Bearer
 
 
 def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], web.Application]:
@@ -142,6 +144,7 @@ def _revocations(
     def discovered() -> str | None:
         return own.metadata.revocation_list_uri if own.metadata is not None else None
 
+    bearer = _bearer(settings, clock)
     return RevocationSource(
         settings.revocation_base_url or discovered,
         name=settings.instance or default_name("tokeninfo"),
@@ -151,10 +154,27 @@ def _revocations(
         refuse_age_seconds=settings.list_refuse_age,
         signed_list=_signed_list(settings, own),
         extension=extension,
+        bearer=bearer if settings.list_needs_token else None,
         report_fetcher=_fetcher(settings),
+        report_bearer=bearer,
         fetcher=_fetcher(settings),
         clock=clock,
         on_event=on_event,
+    )
+
+
+def _bearer(settings: Settings, clock: Clock) -> Bearer | None:
+    """Return where the tokens for reports, and for a list that is not open, come from."""
+    if settings.list_client_id is None:
+        return None
+    return ClientCredentials(
+        token_url=settings.token_endpoint,
+        client_id=settings.list_client_id,
+        client_secret=settings.list_client_secret,
+        realm=settings.list_client_realm,
+        allow_plain_http=bool(settings.plain_http_hosts),
+        clock=clock,
+        environ={},
     )
 
 

@@ -172,6 +172,18 @@ class Settings(ServiceSettings):
         description="The pinned public key of such words, a JWK in JSON (best in a file). Whoever has the "
         "private half can let validators go on by an old list for a day, and nothing else.",
     )
+    list_client_id: str | None = Field(
+        None,
+        description="Client as which this service reports which revocations it enforces, and what it has refused: "
+        "without a token its reports count only where the revocation service takes open ones. Default: none.",
+    )
+    list_client_secret: SecretText | None = Field(None, description="Secret of that client.")
+    list_client_realm: str | None = Field(None, description="Realm of that client, such as /services.")
+    list_needs_token: bool = Field(
+        False,
+        description="Read the list with a token of that client, too: for a revocation service with "
+        "TOKENRY_LIST_READ_SCOPE. Then no list can be read while the issuer gives no tokens.",
+    )
     leeway: Duration = Field(
         5.0,
         le=60,
@@ -254,6 +266,10 @@ class Settings(ServiceSettings):
                 f"OPENID_PROVIDER_CONFIGURATION_URL to <issuer>{OPENID_PATH}"
             )
         yield from self._extension_faults()
+        if (self.list_client_id is None) != (self.list_client_secret is None):
+            yield "TOKENRY_LIST_CLIENT_ID and TOKENRY_LIST_CLIENT_SECRET: set both or neither"
+        elif self.list_needs_token and self.list_client_id is None:
+            yield "TOKENRY_LIST_NEEDS_TOKEN: there is no client for it; set TOKENRY_LIST_CLIENT_ID and its secret"
         if self.list_warn_age > self.list_refuse_age:
             yield "TOKENRY_LIST_WARN_AGE: the warning comes after the refusal; make it smaller"
         if self.list_refuse_age < MIN_REFUSE_AGE:

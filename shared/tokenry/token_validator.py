@@ -29,7 +29,7 @@ from tokenry.sources.keys import KeySource
 from tokenry.sources.revocations import SKEW_SECONDS, Bearer, RevocationSource
 from tokenry.sources.signed_list import SignedListPlace
 from tokenry.validation.policy import AnyAudience, TrustedIssuer, ValidationPolicy
-from tokenry.validation.validator import REMEMBERED, Confirmation, Validator
+from tokenry.validation.validator import REMEMBERED, Confirmation, RevokedToken, Validator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -251,6 +251,7 @@ class TokenValidator:
     ) -> None:
         self.policy = policy
         self._keys, self._revocations, self._clock = keys, revocations, clock
+        self._count_refusal = revocations.refused if isinstance(revocations, RevocationSource) else None
         self._remembered = remembered
         self._validator = Validator(policy, remembered=remembered)
         self._lifetime_of_list = False
@@ -286,7 +287,7 @@ class TokenValidator:
             ValidatorNotReady: It cannot be told (503).
         """
         try:
-            return self._judge(token, _scope(scope), audience, confirmation)
+            return self._judge_and_count(token, _scope(scope), audience, confirmation)
         except UnknownKey as unknown:
             self._keys.request_refetch(unknown.issuer)
             raise
@@ -311,11 +312,11 @@ class TokenValidator:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for asyncio)."""
         required = _scope(scope)
         try:
-            return self._judge(token, required, audience, confirmation)
+            return self._judge_and_count(token, required, audience, confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         await self._keys.arefetch(issuer)
-        return self._judge(token, required, audience, confirmation)
+        return self._judge_and_count(token, required, audience, confirmation)
 
     def validate_waiting(
         self,
@@ -328,11 +329,22 @@ class TokenValidator:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for threads)."""
         required = _scope(scope)
         try:
-            return self._judge(token, required, audience, confirmation)
+            return self._judge_and_count(token, required, audience, confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         self._keys.refetch(issuer)
-        return self._judge(token, required, audience, confirmation)
+        return self._judge_and_count(token, required, audience, confirmation)
+
+    def _judge_and_count(
+        self, token: str, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
+    ) -> TokenInfo:
+        """Judge, and count a refusal for the report on the revocation that it is due to."""
+        try:
+            return self._judge(token, scope, audience, confirmation)
+        except RevokedToken as revoked:
+            if self._count_refusal is not None:
+                self._count_refusal(revoked.hit)
+            raise
 
     def _judge(
         self, token: str, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None

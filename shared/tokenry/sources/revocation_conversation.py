@@ -316,10 +316,11 @@ class RevocationConversation:
         was_there = held is not None and self._asked_changes and self._answered_at > float("-inf")
         propagation = _propagation(held, document.entries, at.now) if was_there and held is not None else ()
         ahead = not self._is_lagging(stamp) or another_store
+        cursor = self._cursor
         if ahead or self.snapshot is None:
             snapshot, cursor = _snapshot(merged, stamp, started, self._skew), document.cursor
         else:
-            snapshot, cursor = replace(self.snapshot, value=merged), self._cursor
+            snapshot = replace(self.snapshot, value=merged)
         self._keep(snapshot, cursor, response.body if merged is not held else None, at)
         self._held, self.snapshot, self._cursor = merged, snapshot, cursor
         if ahead:

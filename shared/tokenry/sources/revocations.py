@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenry.http.fetch import Response
+    from tokenry.revocation.rules import Hit
     from tokenry.revocation.signed import SignedList
     from tokenry.sources.extension import ExtensionSource
 
@@ -83,6 +84,8 @@ class RevocationSource:
         signed_list: Where the signed list is, the second source while the service is away.
         extension: Tells whether lists older than the refuse age are taken for now; started by this source.
         report_fetcher: Sends the reports of what is enforced here, in a thread of its own; None: no reports.
+        report_bearer: Where the token for the reports comes from; default: *bearer*. Apart from it so that a list that
+            is open does not depend on whoever gives tokens.
         fetcher: Performs the requests, for this source alone.
         clock: Where the time comes from.
         on_event: Called in the source's thread with each `SourceEvent`.
@@ -107,6 +110,7 @@ class RevocationSource:
         signed_list: SignedListPlace | None = None,
         extension: ExtensionSource | None = None,
         report_fetcher: Fetcher | None = None,
+        report_bearer: Bearer | None = None,
         fetcher: Fetcher | None = None,
         clock: Clock | None = None,
         on_event: OnEvent | None = None,
@@ -117,8 +121,8 @@ class RevocationSource:
         self._skew = skew_seconds
         self._refuse_age = refuse_age_seconds
         self._max_entries = max_entries
-        self._bearer = bearer
-        self._last_bearer: BearerToken | None = None
+        self._bearer = None if bearer is None else _Authorized(bearer)
+        self._report_bearer = self._bearer if report_bearer is None else _Authorized(report_bearer)
         self._state = self._state_file(state_folder, state_key or (url if isinstance(url, str) else None))
         self._loaded = self._state is None
         self._conversation = RevocationConversation(
@@ -130,8 +134,9 @@ class RevocationSource:
             keeper=self._state,
             hold_seconds=hold_seconds or longest_hold(refuse_age=refuse_age_seconds, skew=skew_seconds),
         )
-        self._conversation.on_unauthorized = self._forget_bearer if bearer is not None else None
+        self._conversation.on_unauthorized = None if self._bearer is None else self._bearer.forget
         self._extension = extension
+        self._report_conversation: ReportConversation | None = None
         self._reports = self._reporting(_root_of(url), _instance(name, version), report_fetcher)
         self._turns = _Turns(self._conversation)
         self._signed_reporter = Reporter("signed_list", on_event)
@@ -142,7 +147,7 @@ class RevocationSource:
             self._turns,
             fetcher=fetcher or HttpFetcher(),
             clock=self._clock,
-            prepare=self._authorize if bearer is not None else None,
+            prepare=self._bearer,
         )
 
     def start(self) -> None:
@@ -178,6 +183,12 @@ class RevocationSource:
                 poller.revive()
         return self._conversation.snapshot
 
+    def refused(self, hit: Hit) -> None:
+        """Count a token that was refused because of *hit*, for the report of this validator; never waits."""
+        reports = self._report_conversation
+        if reports is not None and hit.fingerprint is not None:
+            reports.refused(hit.fingerprint, monotonic=self._clock.monotonic())
+
     def revocations(self) -> Snapshot[RevocationList] | None:
         """Return the same as `snapshot`."""
         return self.snapshot()
@@ -209,13 +220,16 @@ class RevocationSource:
     def _reporting(self, root: Callable[[], str | None], instance: str, fetcher: Fetcher | None) -> Poller | None:
         if fetcher is None:
             return None
-        reports = ReportConversation(root=root, instance=instance, snapshot=lambda: self._conversation.snapshot)
+        reports = self._report_conversation = ReportConversation(
+            root=root, instance=instance, snapshot=lambda: self._conversation.snapshot
+        )
         poller = Poller(
             reports,
             fetcher=fetcher,
             clock=self._clock,
-            prepare=self._authorize if self._bearer is not None else None,
+            prepare=self._report_bearer,
         )
+        reports.on_unauthorized = None if self._report_bearer is None else self._report_bearer.forget
 
         def enforced(ids: list[str], at: Moment) -> None:
             if reports.enforced(ids, at=at):
@@ -287,16 +301,20 @@ class RevocationSource:
             skew=self._skew,
         )
 
-    def _authorize(self, request: Request) -> Request:
-        if self._bearer is None:
-            return request
-        self._last_bearer = self._bearer.get()
-        authorization = {"Authorization": f"Bearer {self._last_bearer.value}"}
-        return replace(request, headers={**request.headers, **authorization})
 
-    def _forget_bearer(self) -> None:
-        if self._bearer is not None:
-            self._bearer.invalidate(self._last_bearer)
+class _Authorized:
+    """Puts a token into requests, and forgets the one that was refused."""
+
+    def __init__(self, bearer: Bearer) -> None:
+        self._bearer = bearer
+        self._last: BearerToken | None = None
+
+    def __call__(self, request: Request) -> Request:
+        self._last = self._bearer.get()
+        return replace(request, headers={**request.headers, "Authorization": f"Bearer {self._last.value}"})
+
+    def forget(self) -> None:
+        self._bearer.invalidate(self._last)
 
 
 class _Turns:

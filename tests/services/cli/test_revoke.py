@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from tokenry.revocation.documents import ListDocument
 from tokenry.revocation.entries import Entry, Kind
 from tokenry_cli.__main__ import app
-from tokenry_cli.revoke import listed
+from tokenry_cli.revoke import ago, denied, listed
 from tokenry_cli.validators import furthest_behind_first, is_late
 
 SALTS = {"s": b"0123456789abcdef"}
@@ -78,3 +78,21 @@ def test_a_wait_that_is_none_is_refused(run, word):
 def test_the_help_says_what_status_6_means(run):
     assert "status 6" in " ".join(run("claim", "--help").output.replace("│", " ").split())
     assert json.dumps(run("--help").exit_code) == "0"
+
+
+@pytest.mark.parametrize(("known", "words"), [
+    (None, "not known: the service's store does not answer"),
+    ((0, None, 0, False), "never, as far as validators have reported"),
+    ((1, 0.4, 1, False), "once since, last 0 s ago, from 1 validator"),
+    ((1284, 12.0, 3, False), "1,284 times since, last 12 s ago, from 3 validators"),
+    ((9, 300.0, 20, True), "9 times since, last 5 min ago, from 20 validators or more"),
+])  # fmt: skip
+def test_how_often_a_revocation_has_refused_tokens_is_said_in_words(known, words):
+    names = ("count", "last_seconds_ago", "validators", "validators_are_more")
+    assert denied(None if known is None else dict(zip(names, known, strict=True))) == words
+
+
+def test_a_span_of_time_is_said_in_its_unit():
+    assert [ago(seconds) for seconds in (5, 119, 120, 7199, 7200, 172_800)] == [
+        "5 s", "119 s", "2 min", "120 min", "2 h", "2 d"
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from tests.services.revocation.conftest import NOW
 from tokenry.jose.encoding import b64url_encode
-from tokenry_revocation.app import SERVICE_PARTS, share_view
+from tokenry_revocation.app import SERVICE_PARTS, resume_refusals, share_refusals, share_view
 from tokenry_revocation.instances import (
     KEEP_SECONDS,
     MAX_ENFORCED,
@@ -18,6 +18,8 @@ from tokenry_revocation.instances import (
     enforcing,
     merge,
 )
+from tokenry_revocation.ports import MAX_VALUE_BYTES, StoreUnavailable
+from tokenry_revocation.refusals import KEPT_SECONDS, MAX_COUNTED, MAX_NAMED, Refusals
 
 
 async def listed(world, service):
@@ -78,14 +80,19 @@ async def test_a_report_counts_refusals_by_fingerprint_and_a_record_shows_them(w
         "as_of": NOW - 1,
         "list_age": 3.5,
         "refusals": {b64url_encode(entry.fingerprint): 5, "A" * 22: 7},
+        "refused_ago": {b64url_encode(entry.fingerprint): 12.0},
         "something_new": {},
     }
-    for _ in range(2):
+    for name in ("orders-2", "orders-1"):
+        report["name"] = name
         answer = await service.call("POST", "/validators/reports", token=world.caller("x"), body=report)
         assert (answer.status, answer.body) == (204, b"")
     shown = (await service.get(f"/revocations/{posted.json['id']}", token=world.caller(sub="x"))).json
     assert shown["denied"] == 10
-    (validator,) = (await listed(world, service))["validators"]
+    assert shown["refused"] == {
+        "count": 10, "last_seconds_ago": 12.0, "validators": 2, "validators_are_more": False
+    }  # fmt: skip
+    validator, _ = (await listed(world, service))["validators"]
     assert (validator["applied_as_of"], validator["list_age"], validator["verified"]) == (NOW - 1, 3.5, True)
 
 
@@ -133,28 +140,26 @@ def test_the_view_is_bounded_and_drops_who_was_silent_longest():
 def test_who_was_silent_for_long_is_gone():
     instances = Instances("r")
     instances.polled(Instance("v", "1"), now=1000.0, as_of=None)
-    validators, _ = merge([instances.view(now=1000.0 + KEEP_SECONDS)], now=1000.0 + KEEP_SECONDS)
+    validators = merge([instances.view(now=1000.0 + KEEP_SECONDS)], now=1000.0 + KEEP_SECONDS)
     assert validators == []
 
 
 def test_of_two_views_the_later_poll_the_larger_position_and_the_later_report_count():
     first, second = Instances("a"), Instances("b")
     first.polled(Instance("v", "1"), now=1000.0, as_of=990.0)
-    first.reported(
-        Report(instance=Instance("v", "1"), as_of=None, list_age=7.0, refusals={"A" * 22: 1}), now=1001.0, verified=True
-    )
+    first.reported(Report(instance=Instance("v", "1"), as_of=None, list_age=7.0), now=1001.0, verified=True)
     second.polled(Instance("v", "2"), now=1002.0, as_of=980.0)
     for views in ([first, second], [second, first]):
-        (shown,), refusals = merge([view.view(now=1003.0) for view in views], now=1003.0)
+        (shown,) = merge([view.view(now=1003.0) for view in views], now=1003.0)
         assert (shown["version"], shown["last_poll"], shown["applied_as_of"]) == ("2", 1002.0, 990.0)
-        assert (shown["list_age"], shown["verified"], refusals) == (7.0, True, {"A" * 22: 1})
+        assert (shown["list_age"], shown["verified"]) == (7.0, True)
 
 
 def test_views_that_cannot_be_read_are_left_out():
     good = Instances("r")
     good.polled(Instance("v", "1"), now=1000.0, as_of=None)
-    bad = [b"", b"[]", b"{}", b'{"instances":[],"refusals":{}}', b'{"instances":{"a":[1]},"refusals":{}}']
-    validators, _ = merge([*bad, good.view(now=1000.0)], now=1000.0)
+    bad = [b"", b"[]", b"{}", b'{"instances":[]}', b'{"instances":{"a":[1]}}']
+    validators = merge([*bad, good.view(now=1000.0)], now=1000.0)
     assert [shown["name"] for shown in validators] == ["v"]
 
 
@@ -210,3 +215,72 @@ def test_what_is_remembered_of_enforcement_is_bounded():
     assert len(view) < 600_000
     assert enforcing([view], "s0") == {}
     assert len(enforcing([view, b"garbage"], f"s{MAX_SHARED_ENFORCED // 1000 + 2}")) == 1000
+
+
+# --- what was refused ---
+
+
+async def test_refusals_without_a_bearer_are_not_counted(world):
+    async with world.replica(TOKENRY_OPEN_REPORTS="true") as replica:
+        posted = await replica.post("CLAIM", {"claims": {"sub": "jdoe"}})
+        (entry,) = (await replica.snapshot()).entries
+        report = {"name": "a", "version": "1", "refusals": {b64url_encode(entry.fingerprint): 7}}
+        assert (await replica.call("POST", "/validators/reports", body=report)).status == 204
+        shown = (await replica.get(f"/revocations/{posted.json['id']}", token=world.caller(sub="x"))).json
+        assert (shown["denied"], shown["refused"]["last_seconds_ago"]) == (0, None)
+
+
+async def test_refusals_are_added_up_over_replicas_and_outlive_a_restart(world):
+    async def tell(replica, name, number):
+        report = {"name": name, "version": "1", "refusals": {fingerprint: number}}
+        await replica.call("POST", "/validators/reports", token=world.caller("x"), body=report)
+
+    async with world.replica(TOKENRY_INSTANCE="one") as one, world.replica(TOKENRY_INSTANCE="two") as two:
+        posted = await one.post("TOKEN", {"token": world.token()})
+        fingerprint = b64url_encode((await one.snapshot()).entries[0].fingerprint)
+        await tell(one, "v1", 3)
+        await tell(two, "v1", 4)
+        for replica in (one, two):
+            await share_refusals(replica.app[SERVICE_PARTS])
+    async with world.replica(TOKENRY_INSTANCE="one") as again:
+        service = again.app[SERVICE_PARTS]
+        await tell(again, "v2", 5)
+        assert await resume_refusals(service)
+        await share_refusals(service)
+        world.clock.advance(9)
+        await again.feed.read()
+        shown = (await again.get(f"/revocations/{posted.json['id']}", token=world.caller(sub="x"))).json["refused"]
+        assert (shown["count"], shown["last_seconds_ago"], shown["validators"]) == (12, 9.0, 2)
+        world.store.recall_members = failing
+        shown = (await again.get(f"/revocations/{posted.json['id']}", token=world.caller(sub="x"))).json
+        assert (shown["denied"], shown["refused"]) == (None, None), "not known is not the same as none"
+
+
+async def failing(_group):
+    raise StoreUnavailable("no quorum")
+
+
+def test_counted_refusals_are_bounded_and_forgotten_after_a_day():
+    refusals = Refusals()
+    for number in range(MAX_COUNTED + 50):
+        refusals.count({f"{number:022}": 1}, ago={}, validator="v", now=NOW)
+    for number in range(100):
+        refusals.count({f"{0:022}": 1}, ago={}, validator=f"v{number}", now=NOW)
+    kept = json.loads(refusals.to_bytes(now=NOW))
+    assert len(kept) == MAX_COUNTED
+    assert (kept[f"{0:022}"][0], len(kept[f"{0:022}"][2])) == (101, MAX_NAMED)
+    assert len(refusals.to_bytes(now=NOW)) < MAX_VALUE_BYTES
+    assert refusals.to_bytes(now=NOW + KEPT_SECONDS) == b"{}"
+
+
+@pytest.mark.parametrize("kept", [b"", b"[]", b'{"a":1}', b'{"a":[1,2]}', b'{"a":["x",1,[]]}', b'{"a":[1,2,["x"]]}'])
+def test_counts_that_cannot_be_read_are_begun_anew(kept):
+    refusals = Refusals()
+    refusals.resume(kept)
+    assert refusals.to_bytes(now=NOW) == b"{}"
+
+
+@pytest.mark.parametrize("ago", [[], {"x": -1}, {"x": "1"}, {"x": True}])
+async def test_a_report_with_another_idea_of_time_is_refused(world, service, ago):
+    body = {"name": "v", "version": "1", "refused_ago": ago}
+    assert (await service.call("POST", "/validators/reports", token=world.caller(), body=body)).status == 400
