@@ -46,6 +46,7 @@ from tokenry_issuer.proofs import ProofReader
 from tokenry_issuer.quick import QuickTokens
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
+from tokenry_issuer.shared_replay import SharedReplay
 from tokenry_issuer.snapshot import SnapshotFile, SnapshotKeeper, SnapshotRefused
 from tokenry_issuer.subject_tokens import SubjectTokens
 from tokenry_issuer.trust_keys import TrustKeys
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.settings import Settings
     from tokenry_issuer.snapshot import Snapshot
     from tokenry_registry.key_management import KeyManagement
-    from tokenry_registry.ports import ObjectStore
+    from tokenry_registry.ports import ObjectStore, WritableStore
 
 TOKEN_ALIAS = "/oauth2/access_token"  # noqa: S105 -- a path
 JWKS_ALIAS = "/oauth2/connect/keys"
@@ -100,6 +101,7 @@ def create_app(
     instruments: Instruments | None = None,
     fetchers: Callable[[], Fetcher] | None = None,
     management: KeyManagement | None = None,
+    replay: WritableStore | None = None,
 ) -> web.Application:
     """
     Return the issuer.
@@ -116,6 +118,7 @@ def create_app(
         instruments: What is counted; default: in a registry of its own.
         fetchers: Makes what fetches foreign issuers' keys; default: over HTTPS, from public addresses.
         management: Holds the signing keys that are not sealed; None: such keys are refused.
+        replay: Where used assertions are remembered for all processes, closed with the application; None: in this one.
     """
     issuer = Issuer(
         settings,
@@ -128,6 +131,7 @@ def create_app(
         instruments=instruments or Instruments(Metrics(service="issuer")),
         fetchers=fetchers or (lambda: HttpFetcher(permits=PublicAddresses(besides=settings.trust_jwks_networks))),
         management=management,
+        replay=replay,
     )
     app = create_base_app(
         service="issuer",
@@ -173,6 +177,7 @@ class Issuer:
         instruments: Instruments,
         fetchers: Callable[[], Fetcher],
         management: KeyManagement | None,
+        replay: WritableStore | None,
     ) -> None:
         """Join the parts; nothing runs yet."""
         self._settings = settings
@@ -214,6 +219,7 @@ class Issuer:
         )
         limits = AttemptLimits(per_pair=settings.failures_per_client, per_address=settings.failures_per_address)
         admission = self._admission = Admission(Attempts(limits), clock=clock, sleep=sleep)
+        self._replay = None if replay is None else SharedReplay(replay, observe=self.instruments.replay)
         self.trust_keys = TrustKeys(
             lambda place_of, uri, algorithms: KeySource(
                 place_of,
@@ -246,6 +252,7 @@ class Issuer:
                 clock=clock,
                 decoy=PrivateKey.generate().public,
                 on_endpoint_audience=self.instruments.endpoint_audience,
+                shared=self._replay,
             ),
             certificates=CertificateAuthenticator(admission=admission, clock=clock),
             subjects=SubjectTokens(
@@ -271,6 +278,8 @@ class Issuer:
         )
         self.health.add("credentials", self._check_credentials)
         self.health.add("keys", self._check_keys)
+        if self._replay is not None:
+            self.health.add("used_assertions", self._check_replay)
         if revocations.configured:
             self.health.add("revocations", self._check_revocations)
 
@@ -317,6 +326,8 @@ class Issuer:
     async def background(self, _app: web.Application) -> AsyncIterator[None]:
         """Refresh credentials and keys while the application runs."""
         tasks = [asyncio.create_task(refresher.run()) for refresher in self.refreshers()]
+        if self._replay is not None:
+            await self._replay.connect()
         yield
         for task in tasks:
             task.cancel()
@@ -413,6 +424,8 @@ class Issuer:
         self.keyring.remote.close()
         await asyncio.to_thread(self.trust_keys.stop)
         await self._store.close()
+        if self._replay is not None:
+            await self._replay.close()
 
     def _check_credentials(self) -> Finding:
         age, registry = self.credentials.age, self.credentials.current()
@@ -445,6 +458,11 @@ class Issuer:
         if self.keyring.from_snapshot:
             faults.append("the keys are from the snapshot: the store was not read yet")
         return degraded("; ".join(faults)) if faults else ok()
+
+    def _check_replay(self) -> Finding:
+        if self._replay is not None and self._replay.failing:
+            return degraded("used assertions cannot be shared: clients that sign assertions get 503")
+        return ok()
 
     def _check_revocations(self) -> Finding:
         if self.revocations.waiting:

@@ -23,6 +23,7 @@ from tokenry.oauth.assertions import (
 from tokenry.oauth.errors import invalid_grant, temporarily_unavailable
 from tokenry_issuer.passwords import WrongSecret
 from tokenry_issuer.replay import MemoryFull, UsedBefore
+from tokenry_issuer.shared_replay import ReplayUnknown
 from tokenry_registry.realms import AssertionAudience
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
     from tokenry_issuer.admission import Admission
     from tokenry_issuer.registry import RealmCredentials
     from tokenry_issuer.replay import UsedAssertions
+    from tokenry_issuer.shared_replay import SharedReplay
     from tokenry_issuer.trust_keys import TrustKeys
     from tokenry_registry.realms import Client
     from tokenry_registry.trust_rules import TrustRule
 
 RETRY_FULL = 60  # seconds: by then a part of what is remembered has expired
+RETRY_SHARED = 2  # seconds: the deadline of the store
 RETRY_NO_KEYS = 5  # seconds: the pace of the fetches at start
 MAX_RULES_TRIED = 4  # rules with the same conditions, each of which costs a signature check
 PRIVATE_KEY_JWT = "private_key_jwt"
@@ -77,6 +80,7 @@ class AssertionAuthenticator:
         clock: Clock,
         decoy: PublicKey,
         on_endpoint_audience: Callable[[], None],
+        shared: SharedReplay | None = None,
     ) -> None:
         """
         Judge with these parts.
@@ -90,7 +94,9 @@ class AssertionAuthenticator:
             clock: The time by which an assertion is judged.
             decoy: A key that nobody signs with: the work where there is none to check with.
             on_endpoint_audience: Called for each assertion whose audience is the token endpoint.
+            shared: Remembers what was used in other processes; None: nobody does.
         """
+        self._shared = shared
         self._issuer = issuer
         self._token_endpoint = token_endpoint
         self._admission = admission
@@ -154,9 +160,9 @@ class AssertionAuthenticator:
             self._on_endpoint_audience()
         return proven
 
-    def use(self, owner: str, verified: VerifiedAssertion) -> None:
+    async def use(self, owner: str, verified: VerifiedAssertion) -> None:
         """
-        Remember that *verified*, whose id was chosen by *owner*, is used now.
+        Remember that *verified*, whose id was chosen by *owner*, is used now: 1. in this process; 2. in all, if shared.
 
         Raises:
             UsedBefore: It was used before.
@@ -168,6 +174,13 @@ class AssertionAuthenticator:
             self._used.use(owner, verified.jti, expires_at=verified.expires_at, now=self._clock.now())
         except MemoryFull:
             raise temporarily_unavailable("too many assertions are in use", retry_after=RETRY_FULL) from None
+        if self._shared is None:
+            return
+        try:
+            await self._shared.use(owner, verified.jti, expires_at=verified.expires_at)
+        except ReplayUnknown as unknown:
+            message = "it cannot be told whether the assertion was used: send a new one"
+            raise temporarily_unavailable(message, retry_after=RETRY_SHARED) from unknown
 
     def verify(self, unverified: UnverifiedAssertion, rules: AssertionRules) -> VerifiedAssertion:
         """
@@ -219,7 +232,7 @@ class AssertionAuthenticator:
             types=frozenset({CLIENT_AUTHENTICATION_TYP}),
         )
         verified = await self._verify_own(unverified, rules, client)
-        self.use(f"client {credentials.realm.name} {client.client_id}", verified)
+        await self.use(f"client {credentials.realm.name} {client.client_id}", verified)
         return Proven(client=client, assertion=verified)
 
     async def _keys_of(self, client: Client) -> KeySet | None:
@@ -271,7 +284,7 @@ class AssertionAuthenticator:
         if client is None or not client.enabled:
             raise WrongSecret(_why(client))
         if any(each.single_use for each, _ in good):
-            self.use(f"issuer {rule.issuer}", verified)
+            await self.use(f"issuer {rule.issuer}", verified)
         return Proven(client=client, assertion=verified, rule=rule)
 
     async def _by_rule(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.issuance import Revocations
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.passwords import SecretChecks
+    from tokenry_issuer.shared_replay import ReplayResult
     from tokenry_issuer.snapshot import SnapshotResult
     from tokenry_registry.realms import Refusal
 
@@ -77,6 +78,11 @@ class Instruments:
             "What became of the sealed files that a start without the store uses.",
             labels=("what", "result"),
         )
+        self._replays = metrics.counter(
+            "tokenry_assertions_shared",
+            "Assertions that the store of used ones was asked about.",
+            labels=("result",),
+        )
         self._withheld = metrics.counter(
             "tokenry_tokens_withheld", "Tokens not issued because a revocation in force would hit them."
         )
@@ -126,6 +132,10 @@ class Instruments:
     def published_check(self, result: str) -> None:
         """Count a look at the own JWK Set from outside."""
         self._published_checks.labels(result).inc()
+
+    def replay(self, result: ReplayResult) -> None:
+        """Count what the store of used assertions said."""
+        self._replays.labels(str(result)).inc()
 
     def snapshot(self, what: str, result: SnapshotResult) -> None:
         """Count what became of a snapshot."""

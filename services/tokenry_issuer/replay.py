@@ -52,7 +52,7 @@ class UsedAssertions:
             MemoryFull: It cannot be remembered.
         """
         self._forget(now)
-        digest = _digest(owner, jti)
+        digest = digest_of(owner, jti)[:16]
         if digest in self._used:
             raise UsedBefore("the assertion was used before")
         if len(self._used) >= self._max_remembered or self._of_owner[owner] >= self._max_per_owner:
@@ -73,6 +73,7 @@ class UsedAssertions:
                 del self._of_owner[owner]
 
 
-def _digest(owner: str, jti: str) -> bytes:
+def digest_of(owner: str, jti: str) -> bytes:
+    """Return 32 bytes that no other pair has."""
     parts = (part.encode("utf-8", "surrogatepass") for part in (owner, jti))
-    return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()[:16]
+    return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()

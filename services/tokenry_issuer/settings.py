@@ -10,7 +10,7 @@ from pydantic import Field
 from tokenry.serving.addresses import is_loopback_host
 from tokenry.serving.settings import Duration, Env, HttpUrl, Names, Networks, ServiceSettings
 from tokenry_registry.key_schedule import announce_time
-from tokenry_registry.location import credentials_faults
+from tokenry_registry.location import bucket_of, credentials_faults
 
 LONGEST_REFRESH = 60.0  # seconds: within which a deleted client is gone
 LONGEST_LIFETIME = 24 * 3600.0  # seconds: longer tokens are what refresh tokens and rotation exist to avoid
@@ -20,6 +20,7 @@ class Settings(ServiceSettings):
     """Settings of the issuer."""
 
     own_prefixes: ClassVar[tuple[str, ...]] = (
+        "TOKENRY_ASSERTION_",
         "TOKENRY_CREDENTIALS_",
         "TOKENRY_JWKS_",
         "TOKENRY_KMS_",
@@ -113,6 +114,13 @@ class Settings(ServiceSettings):
     failures_per_address: int = Field(
         100, ge=1, description="Failed attempts from one address, for whatever client, before 429."
     )
+    assertion_replay_url: Annotated[str | None, Env("TOKENRY_ASSERTION_REPLAY_URL")] = Field(
+        None,
+        pattern=r"^s3://[^/?#]+/[^?#]+$",
+        description="Where used assertions are remembered for all issuer processes: s3://bucket/prefix/, not the place "
+        "of the credentials, with a lifecycle rule that deletes objects after a day. Default: none, an assertion is "
+        "used once in each process. While the store is away, assertions are answered 503.",
+    )
     trust_jwks_hosts: Names = Field(
         (),
         description="Hosts (with :port where it is not 443) from which the keys of trust rules and of clients may be "
@@ -149,6 +157,10 @@ class Settings(ServiceSettings):
         """Yield a sentence for each rule between settings that is broken."""
         yield from super().contradictions()
         yield from credentials_faults(self.credentials_url)
+        if self.assertion_replay_url is not None and bucket_of(self.assertion_replay_url) == bucket_of(
+            self.credentials_url
+        ):
+            yield "TOKENRY_ASSERTION_REPLAY_URL: name another place than the credentials', which the issuer only reads"
         if urlsplit(self.issuer).scheme == "http" and not is_loopback_host(urlsplit(self.issuer).hostname or ""):
             yield "TOKENRY_ISSUER: an issuer identifier is an https URL (RFC 8414 section 2)"
         if self.credentials_hard_age < 4 * self.credentials_refresh_interval:

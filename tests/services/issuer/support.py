@@ -313,6 +313,7 @@ async def running(
     load: bool = True,
     only_realm: str | None = None,
     fetchers: Any = None,
+    replay: Any = None,
     management: Any = None,
     **changes: Any,
 ):
@@ -341,6 +342,7 @@ async def running(
         sleep=sleep,
         refresh_in_background=False,
         fetchers=fetchers,
+        replay=replay,
         management=management,
     )
     async with serve(app, ["127.0.0.1:0"], finish_seconds=1.0) as served, ClientSession() as http:

@@ -1,12 +1,16 @@
 """The issuer as a process of its own, over S3: start, outage, rotation by hand, stop."""
 
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.services.issuer.support import PASSWORD, SECRET, weak_argon2
+from tests.support.foreign_tokens import foreign_key
 from tests.support.http import call
 from tests.support.processes import free_port
+from tokenry.oauth.assertions import CLIENT_ASSERTION_TYPE
 from tokenry_registry import bootstrap
 
 pytestmark = pytest.mark.processes
@@ -143,3 +147,32 @@ def test_F09_with_a_snapshot_it_starts_and_issues_while_s3_is_away(
     assert checks["credentials"]["status"] == checks["keys"]["status"] == "degraded"
     assert "from the snapshot" in checks["credentials"]["detail"]
     assert third.process.terminate() == 0
+
+
+def test_C10_two_processes_with_a_shared_store_let_an_assertion_through_once(
+    processes, folder, s3_server, s3_client, s3_bucket
+):
+    key, now = foreign_key("orders-1"), int(time.time())
+    members = {"client_id": "orders", "jwks": key.jwks, "scopes": ["uid"]}
+    (folder / "realms/services/clients/orders.json").write_text(json.dumps(members))
+    environment = {**s3_server.environment, "TOKENRY_ASSERTION_REPLAY_URL": f"s3://{s3_bucket}/used/"}
+    url = f"http://127.0.0.1:{free_port()}"  # both are replicas of one issuer
+    environment["TOKENRY_ISSUER"] = url
+    started = [Started(processes, folder, folder.as_uri() + "/", environment).ready() for _ in range(2)]
+
+    def present(issuer, jti):
+        claims = {"iss": "orders", "sub": "orders", "aud": url, "exp": now + 240, "iat": now, "jti": jti}
+        form = GRANT | {"client_assertion_type": CLIENT_ASSERTION_TYPE, "client_assertion": key.sign(claims)}
+        return call("POST", f"{issuer.url}/oauth2/token", form=form).status
+
+    assert [present(issuer, "one") for issuer in started] == [200, 401]
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(5):
+            statuses = list(pool.map(present, started * 2, [f"at once {number}"] * 4))
+            assert sorted(statuses) == [200, 401, 401, 401]
+    assert len(s3_client.list_objects_v2(Bucket=s3_bucket, Prefix="used/")["Contents"]) == 6
+    s3_server.pause()
+    try:
+        assert present(started[0], "two") == 503
+    finally:
+        s3_server.resume()
