@@ -35,7 +35,8 @@ class Settings(ServiceSettings):
         description="Where credentials and keys are kept: s3://bucket/prefix/ or file:///folder/."
     )
     envelope_key_file: Annotated[Path, Env("TOKENRY_ENVELOPE_KEY_FILE")] = Field(
-        description="File (mode 0600) with the envelope key that seals the signing keys."
+        description="File (mode 0600, or 0440 where a secret is handed over so) with the envelope key that seals the "
+        "signing keys."
     )
     revocation_url: Annotated[HttpUrl | None, Env("TOKENRY_REVOCATION_URL")] = Field(
         None,

@@ -83,7 +83,7 @@ def test_every_pod_fits_pod_security_restricted(objects):
             assert container["resources"]["limits"]["memory"]
         volumes = [set(volume) - {"name"} for volume in pod.get("volumes", ())]
         assert all(kinds <= {"emptyDir", "secret"} for kinds in volumes)
-    assert seen == 6
+    assert seen == 5
 
 
 def test_mounts_and_selectors_lead_somewhere(objects):

@@ -36,6 +36,7 @@ from tokenry.errors import ConfigurationError
 from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
 from tokenry.serving.keys import HEALTH, METRICS, SETTINGS
+from tokenry.serving.notify import Notifier, notifying
 from tokenry.serving.protocol import Connection, Crowd, Limits
 from tokenry.serving.quick import QUICK, QUICK_FORMS
 from tokenry.serving.settings import ServiceSettings
@@ -223,6 +224,7 @@ def run(
     *,
     service: str = "service",
     parent: int | None = None,
+    notifier: Notifier | None = None,
 ) -> int:
     """
     Serve the application that *app_factory* makes (inside the event loop) until a signal stops it.
@@ -232,6 +234,7 @@ def run(
         settings: The service's settings.
         service: Name of the service in logs.
         parent: Process id of the supervisor; when that is gone, this process stops, too.
+        notifier: Tells the service manager how we are.
 
     Returns:
         The exit code of the process.
@@ -239,7 +242,7 @@ def run(
     writer = configure_logging(settings, service=service)
     try:
         with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
-            runner.run(_run(app_factory, settings, parent))
+            runner.run(_run(app_factory, settings, parent, notifier or Notifier({})))
     except ConfigurationError as error:
         _print_faults(service, error)
         return EXIT_CONFIGURATION
@@ -263,7 +266,9 @@ def _loop_factory(settings: ServiceSettings) -> Callable[[], asyncio.AbstractEve
     return uvloop.new_event_loop
 
 
-async def _run(app_factory: Callable[[], web.Application], settings: ServiceSettings, parent: int | None) -> None:
+async def _run(
+    app_factory: Callable[[], web.Application], settings: ServiceSettings, parent: int | None, notifier: Notifier
+) -> None:
     stop = _Stop(parent)
     async with AsyncExitStack() as stack:
         app = app_factory()
@@ -282,6 +287,7 @@ async def _run(app_factory: Callable[[], web.Application], settings: ServiceSett
                 serve(_operations_app(app), [settings.metrics_listen_address], finish_seconds=1.0)
             )
             _log.info("metrics", addresses=list(operations.addresses))
+        await stack.enter_async_context(notifying(notifier, app[HEALTH]))
         gc.collect()
         gc.freeze()  # what was loaded at start lives as long as the process; no collection need look at it
         _log.info("listening", addresses=list(server.addresses), pid=os.getpid())
@@ -435,7 +441,8 @@ def command(
             return EXIT_OK
         if module is not None and count > 1:
             return supervise(module, settings, count, environ)
-        return run(compose(settings), settings, service=service, parent=parent_of(environ))
+        notifier = Notifier(environ)
+        return run(compose(settings), settings, service=service, parent=parent_of(environ), notifier=notifier)
     except ConfigurationError as error:
         _print_faults(service, error)
         return EXIT_CONFIGURATION

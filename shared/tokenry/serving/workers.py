@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from tokenry.errors import ConfigurationError
 from tokenry.serving.addresses import MAX_PORT, ListenAddress, parse_listen_address
+from tokenry.serving.notify import SOCKET_VARIABLE, WATCHDOG_VARIABLE, Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,6 +92,8 @@ _REPLACED = frozenset(
         "TOKENRY_METRICS_LISTEN_ADDRESS_FILE",
         "TOKENRY_INSTANCE_FILE",
         "TOKENRY_REUSE_PORT_FILE",
+        SOCKET_VARIABLE,  # the service manager hears the parent
+        WATCHDOG_VARIABLE,
     }
 )
 
@@ -114,8 +117,12 @@ class _Worker:
 class Supervisor:
     """The parent."""
 
-    def __init__(self, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> None:
+    def __init__(
+        self, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], *, notifier: Notifier | None = None
+    ) -> None:
         """Keep one process running for each of *commands*, a command line with its environment."""
+        self._notifier = notifier or Notifier({})
+        self._beat_due = 0.0
         self._commands = list(commands)
         self._workers = [_Worker(number) for number in range(len(self._commands))]
         self._stopping = False
@@ -129,15 +136,23 @@ class Supervisor:
         """
         with _signals() as signalled:
             self._start_due(time.monotonic())
+            self._notifier.send("READY=1")  # its children are that one by one; each is replaced when it ends
             while any(worker.process is not None for worker in self._workers) or not self._stopping:
                 for number in signalled(_TICK_SECONDS):
                     self._stop(number)
+                self._beat(time.monotonic())
                 code = self._look(time.monotonic())
                 if code is not None:
                     self._stop(signal.SIGTERM)
                     self._wait()
                     return code
         return 0
+
+    def _beat(self, now: float) -> None:
+        """Let the service manager's watchdog know that this loop runs, where one is set."""
+        if self._notifier.watchdog_seconds is not None and now >= self._beat_due:
+            self._notifier.send("WATCHDOG=1")
+            self._beat_due = now + self._notifier.watchdog_seconds
 
     def _look(self, now: float) -> int | None:
         """Take note of children that ended and start others; return an exit code to end with."""
@@ -168,6 +183,7 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         self._stopping = True
+        self._notifier.send("STOPPING=1")
         for worker in self._workers:
             if worker.process is not None:
                 with suppress(ProcessLookupError):
@@ -229,4 +245,5 @@ def supervise(module: str, settings: ServiceSettings, count: int, environ: Mappi
         The exit code of the process.
     """
     command = [sys.executable, "-m", module]
-    return Supervisor([(command, environment_of(number, settings, environ)) for number in range(count)]).run()
+    children = [(command, environment_of(number, settings, environ)) for number in range(count)]
+    return Supervisor(children, notifier=Notifier(environ)).run()

@@ -151,11 +151,20 @@ def fault(path):
     return str(refused.value)
 
 
-def test_an_envelope_key_that_others_may_read_is_refused(tmp_path):
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o660, 0o620, 0o777, 0o444])
+def test_an_envelope_key_that_others_may_read_or_a_group_may_write_is_refused(tmp_path, mode):
     path = tmp_path / "envelope.key"
     bootstrap.create_envelope_key(path)
-    path.chmod(0o640)
+    path.chmod(mode)
     assert "chmod 600" in fault(path)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o440, 0o640])
+def test_an_envelope_key_may_be_readable_by_a_group_as_kubernetes_and_systemd_hand_it_over(tmp_path, mode):
+    path = tmp_path / "envelope.key"
+    made = bootstrap.create_envelope_key(path)
+    path.chmod(mode)
+    assert read_envelope_key(path).to_bytes() == made.to_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 42, b"\xff" * 43, b"A" * 1000, b"not base64 at all!"])

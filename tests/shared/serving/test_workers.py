@@ -89,7 +89,7 @@ class Running:
         return all(self.status("/readyz", self.metrics_port + number) == 200 for number in range(2))
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
