@@ -467,6 +467,8 @@ class Issuer:
     def _check_revocations(self) -> Finding:
         if self.revocations.waiting:
             return failed("the first revocation list is being waited for")
+        if self.revocations.clock_is_off:
+            return failed(f"our clock is {self.revocations.clock_ahead():.0f} s ahead of the revocation service's")
         age, current = self.revocations.age(), self.revocations.current()
         if current is not None and 0 < current.max_token_lifetime < self._lifetime:
             return degraded(

@@ -163,6 +163,11 @@ class Instruments:
                 "Age of the revocation list that decides what is not issued; NaN before the first.",
                 function=lambda: math.nan if (age := revocations.age()) is None else age,
             )
+            gauge(
+                "tokenry_issuer_clock_ahead_seconds",
+                "By how much our clock is ahead of the revocation service's, at least; NaN before the first list.",
+                function=lambda: math.nan if (ahead := revocations.clock_ahead()) is None else ahead,
+            )
         gauge(
             "tokenry_credentials_age_seconds",
             "Seconds since all credentials were last confirmed; NaN before the first time.",

@@ -67,6 +67,8 @@ RETRY_RETENTION = 60  # seconds: somebody has to change a setting
 RETRY_REVOKED = 3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
 FIRST_LIST_WAIT = 10.0  # seconds at start for which a fresh revocation list is waited for
 FRESH_LIST_AGE = 60.0  # seconds; a list kept over a restart may be older
+RETRY_CLOCK = 5  # seconds: another replica may have the right time
+CLOCK_BOUND = 5.0  # seconds by which our clock may be ahead of the revocation service's, which goes by its store's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,30 @@ class Revocations:
         if snapshot is None:
             return None
         return snapshot.age(now=self._clock.now(), monotonic=self._clock.monotonic())
+
+    def clock_ahead(self) -> float | None:
+        """
+        Return by how many seconds our clock is ahead of the revocation service's at least; None without a list.
+
+        The service's clock stood at `as_of` and the age when it wrote its answer, and that was after our request began:
+        what the answer's way took, or the time for which it was held, only makes the figure smaller.
+        """
+        snapshot = None if self._source is None else self._source.snapshot()
+        if snapshot is None:
+            return None
+        began = self._clock.now() - (self._clock.monotonic() - snapshot.requested_at)
+        return began - (snapshot.as_of + snapshot.age_at_request)
+
+    @property
+    def clock_is_off(self) -> bool:
+        """
+        Tell whether our clock is so far ahead that nothing may be signed.
+
+        A token that says to be younger than it is would escape the cut-off of a revocation. With a clock that is behind
+        tokens only seem older: they are hit by more, and expire sooner.
+        """
+        ahead = self.clock_ahead()
+        return ahead is not None and ahead > CLOCK_BOUND
 
     @property
     def waiting(self) -> bool:
@@ -382,6 +408,8 @@ class TokenIssuance:
     async def _mint(self, grant: grants.Grant) -> Minted:
         if self._revocations.waiting:
             raise temporarily_unavailable("revocations are not loaded", retry_after=1)
+        if self._revocations.clock_is_off:
+            raise temporarily_unavailable("the clock here is off", retry_after=RETRY_CLOCK)
         revocations = self._revocations.current()
         if revocations is not None:
             self._keyring.obey(revocations)

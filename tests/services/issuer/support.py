@@ -118,10 +118,11 @@ class FixedRevocations:
         self._clock = clock
         self.value: Snapshot[RevocationList] | None = None
 
-    def publish(self, revocations: RevocationList, *, age: float = 0.0) -> None:
+    def publish(self, revocations: RevocationList, *, age: float = 0.0, ahead: float = 0.0) -> None:
+        """Publish *revocations* as they were *age* seconds ago, by a clock that ours is *ahead* of."""
         self.value = Snapshot(
             value=revocations,
-            as_of=self._clock.now() - age,
+            as_of=self._clock.now() - age - ahead,
             age_at_request=age,
             requested_at=self._clock.monotonic(),
         )

@@ -186,3 +186,37 @@ async def test_at_start_a_kept_list_is_obeyed_and_a_fresh_one_is_waited_for_all_
         assert (await issuer.token(GRANT)).header["kid"] == kids[1]
         published = (await issuer.call("GET", "/.well-known/jwks.json")).json["keys"]
         assert [each["kid"] for each in published] == [kids[1]]
+
+
+# --- clocks -------------------------------------------------------------------------------------------------
+
+
+async def test_F47_an_issuer_whose_clock_is_ahead_signs_nothing_until_it_is_right(issuer):
+    """Its tokens would say to be younger than they are, and outlive the cut-off of a revocation."""
+    issuer.clock.advance(10)  # nothing is waited for any more
+    assert (await issuer.token(GRANT)).status == 200
+    issuer.clock.set_wall_clock(issuer.clock.now() + 600)  # the list held is from before the step
+    assert await withheld(issuer)
+    issuer.revocations.publish(revocations(), ahead=600)
+    assert await withheld(issuer)
+    ready = await issuer.call("GET", "/readyz?verbose")
+    assert ready.status == 503
+    assert "600 s ahead" in ready.json["checks"]["revocations"]["detail"]
+    assert (await issuer.call("GET", "/.well-known/jwks.json")).status == 200  # what was signed is verified on
+    metrics = (await issuer.call("GET", "/metrics")).body.decode()
+    assert "tokenry_issuer_clock_ahead_seconds 600.0" in metrics
+    issuer.clock.set_wall_clock(issuer.clock.now() - 600)
+    issuer.revocations.publish(revocations())
+    assert (await issuer.token(GRANT)).status == 200
+
+
+@pytest.mark.parametrize("ahead", [-600.0, -5.0, 0.0, 2.0, 4.9])
+async def test_F47_a_clock_that_is_behind_or_within_the_bound_stops_nothing(issuer, ahead):
+    issuer.revocations.publish(revocations(), ahead=ahead)
+    assert (await issuer.token(GRANT)).status == 200
+
+
+async def test_F47_an_old_list_is_no_sign_of_a_clock_that_is_off(issuer):
+    issuer.revocations.publish(revocations(), age=20)
+    issuer.clock.advance(3 * HOUR)
+    assert (await issuer.token(GRANT)).status == 200
