@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
+from tokenry.client.advice import advice_on
 from tokenry.client.default import Kind, choose, default_source
 from tokenry.clock import Clock, SystemClock
 from tokenry.errors import ProtocolError, TokenFetchError, TokenryError, ValidatorNotReady
@@ -226,7 +227,12 @@ class Doctor:
         try:
             self._token = self._source.get()
         except TokenFetchError as error:
-            return Finding("token", State.WRONG, str(error), _ADVICE.get(error.error or "", _ADVICE[""]))
+            return Finding(
+                "token",
+                State.WRONG,
+                str(error),
+                advice_on(error.error) or "see docs/library/errors.md for what this error means",
+            )
         left = self._token.expires_at - self._clock.now()
         if not math.isfinite(left):
             return Finding("token", State.OK, "one is there; nobody says how long it lives")
@@ -325,17 +331,6 @@ class Doctor:
             state = State.WARNING if days > 0 else State.WRONG
             return Finding(check, state, found, f"renew it: {max(0.0, days):.0f} days are left")
         return Finding(check, State.OK, found)
-
-
-_ADVICE: Final = {
-    "": "see docs/library/errors.md for what this error means",
-    "invalid_client": "check client id and secret; a rotated secret has to be brought here (tokenry credentials sync)",
-    "invalid_scope": "ask for scopes that the client has, or have them added (tokenry client apply)",
-    "invalid_target": "ask for an audience that the client may ask for",
-    "unauthorized_client": "the client may not use this grant: add it to its grant_types",
-    "realm_not_found": "check TOKENRY_REALM",
-    "missing_realm": "set TOKENRY_REALM: the issuer has several",
-}
 
 
 def certificate_end_of(host: str, port: int, *, context: ssl.SSLContext | None = None) -> float:

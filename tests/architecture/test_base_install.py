@@ -65,7 +65,8 @@ def modules() -> list[str]:
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    root = LIBRARY.parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -93,6 +94,56 @@ def test_the_library_imports_without_its_extras(module: str) -> None:
 def test_a_frameworks_module_needs_only_its_framework(name: str) -> None:
     others = tuple(package for package in EXTRAS if package not in FRAMEWORKS[name])
     run(f"{PREPARE.get(name, '')}\n{blocking(others)}\nimportlib.import_module('tokenry.{name}')")
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "asgi", "django", "django-async", "fastapi", "flask", "starlette", "wsgi"])
+def test_a_framework_alone_is_enough_to_protect_a_service(name: str) -> None:
+    others = tuple(package for package in EXTRAS if package not in FRAMEWORKS.get(name.partition("-")[0], ()))
+    code = f"""{blocking(others)}
+from tests.support.frameworks import APPLICATIONS
+from tokenry.testing import FakeIssuer
+
+issuer = FakeIssuer()
+app = APPLICATIONS[{name!r}](issuer.validator())
+good, lacking = ([("Authorization", "Bearer " + issuer.token(scope=scope))] for scope in ("orders.read", "other"))
+print(*(app.call("GET", "/orders", fields).status for fields in (good, lacking, [])))
+"""
+    assert run(code).split() == ["200", "403", "401"]
+
+
+CALLS = {
+    "aiohttp": """
+async def call():
+    auth = tokenry.aiohttp.BearerAuth(source, origins=[url])
+    async with aiohttp.ClientSession(middlewares=[auth]) as session, session.get(url) as response:
+        return response.status
+import asyncio
+print(asyncio.run(call()))
+""",
+    "grpc": "tokenry.grpc.call_credentials(source, origins=[url]); print(200)",  # calling: test_grpc.py
+    "httpx2": "print(httpx2.Client(auth=tokenry.httpx.BearerAuth(source), trust_env=False).get(url).status_code)",
+    "requests": "print(requests.get(url, auth=tokenry.requests.BearerAuth(source), timeout=5).status_code)",
+}
+
+
+@pytest.mark.parametrize("client", CALLS)
+def test_a_client_alone_is_enough_to_call_one(client: str) -> None:
+    name = client.removesuffix("2")
+    others = tuple(package for package in EXTRAS if package not in FRAMEWORKS[name])
+    code = f"""{blocking(others)}
+import {client}, tokenry.{name}
+from tokenry import StaticTokenSource
+from tokenry.http.fetch import Response
+from tokenry.testing.server import LoopbackServer
+
+def answer(request):
+    fields = {{name.lower(): value for name, value in request.headers.items()}}
+    return Response(status=200 if fields.get("authorization") == "Bearer fixed" else 401)
+
+url, source = LoopbackServer(answer).url, StaticTokenSource("fixed")
+{CALLS[client]}
+"""
+    assert run(code).split() == ["200"]
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

@@ -52,7 +52,7 @@ def test_every_page_is_there_and_in_the_navigation(built):
     [
         "first-token", "call-a-service", "protect-aiohttp", "protect-starlette", "protect-fastapi", "protect-flask",
         "protect-django", "protect-grpc", "protect-asgi-wsgi", "testing", "outages", "moving", "errors",
-        "introspection", "bound-tokens", "agent", "doctor", "metrics",
+        "introspection", "bound-tokens", "agent", "doctor", "metrics", "public-api",
     ],
 )  # fmt: skip
 def test_the_pages_by_task_are_there(built, page):

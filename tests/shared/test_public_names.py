@@ -1,9 +1,44 @@
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import tokenry
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "library" / "public-api.md"
+
+
+def names_of(module):
+    """The `__all__` of a module, read without importing its framework."""
+    path = ROOT / "shared" / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return sorted(ast.literal_eval(node.value))
+    raise AssertionError(f"{module} has no __all__")
+
+
+WRITTEN = {
+    found[1]: sorted(re.findall(r"`([A-Za-z_]+)`", found[2]))
+    for found in re.finditer(r"^\| `([a-z_.]+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("module", WRITTEN)
+def test_the_written_list_is_what_is_public(module):
+    assert WRITTEN[module] == names_of(module)
+
+
+def test_every_module_of_a_framework_is_in_the_written_list():
+    modules = {
+        f"tokenry.{path.stem}" for path in (ROOT / "shared" / "tokenry").glob("*.py") if "__all__" in path.read_text()
+    }
+    inside = {"tokenry.__init__", "tokenry.introspector", "tokenry.token_validator"}  # shown as names of `tokenry`
+    assert modules - inside <= set(WRITTEN)
 
 
 @pytest.mark.parametrize("name", tokenry.__all__)

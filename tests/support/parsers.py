@@ -25,7 +25,8 @@ from tokenry.oauth.dpop import make_proof, read_proof
 from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.form import FORM, Form, parse_form, parse_query
 from tokenry.oauth.introspection import parse_introspection_request
-from tokenry.oauth.mutual_tls import HeaderForm, read_certificate_header
+from tokenry.oauth.mutual_tls import HeaderForm, read_certificate_header, thumbprint_of_pem
+from tokenry.oauth.protected_resource import ProtectedResource, read_protected_resource
 from tokenry.oauth.revocation import parse_revocation_request
 from tokenry.oauth.token_endpoint import parse_token_request
 from tokenry.revocation.extension import EXTENSION_TYPE, ListExtension, read_extension
@@ -185,6 +186,8 @@ _GRANT: Final = b"grant_type=client_credentials&scope=a+b&resource=https%3A%2F%2
 _METADATA: Final = _json(
     issuer=ISSUER, token_endpoint=f"{ISSUER}/t", jwks_uri=f"{ISSUER}/k", revocation_list_uri="https://r.example"
 )
+_RESOURCE: Final = ProtectedResource(resource=ISSUER, authorization_servers=(ISSUER,), scopes=("a",)).document()
+_PEM: Final = b"-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n"
 
 PARSERS: Final[dict[str, Parser]] = {
     "token": Parser(read=_validate, refusals=(InvalidToken, UnknownKey), seeds=(_GOOD,)),
@@ -210,6 +213,8 @@ PARSERS: Final[dict[str, Parser]] = {
     "dpop claims": Parser(read=lambda data: _signed_proof(_PROOF_HEADER, data), seeds=(_PROOF_CLAIMS,)),
     "list stamp": Parser(read=lambda data: ListStamp.parse(_text(data)), seeds=(b"epoch=1, as_of=1.5, age=0.1",)),
     "metadata": Parser(read=lambda data: parse_metadata(data, issuer=ISSUER), seeds=(_METADATA,)),
+    "resource metadata": Parser(read=lambda data: read_protected_resource(data, resource=ISSUER), seeds=(_RESOURCE,)),
+    "certificate as pem": Parser(read=lambda data: thumbprint_of_pem(_text(data)), seeds=(_PEM,)),
     "form": Parser(
         read=lambda data: parse_form(data.partition(b"\0")[0], content_type=_text(data.partition(b"\0")[2]) or FORM),
         refusals=(OAuthError,),

@@ -30,3 +30,6 @@ def discover_resource(resource: str, *, fetcher: Fetcher | None = None) -> Prote
     if response.status != _OK:
         raise ProtocolError(f"the service has no metadata: it answered with status {response.status}")
     return read_protected_resource(response.body, resource=resource)
+
+
+__all__ = ["discover_resource"]

@@ -24,6 +24,7 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.client.access_token import AccessToken
+from tokenry.client.advice import advice_on
 from tokenry.client.credentials import (
     CLIENT_CREDENTIALS,
     PASSWORD,
@@ -393,10 +394,11 @@ class ClientCredentials:
 
     def _explain(self, cause: Exception, effort: _Effort) -> TokenFetchError:
         """Return the error for people: what, for whom, from where, how often, how long."""
-        client = _name_of(self._credentials)
+        client, error = _name_of(self._credentials), getattr(cause, "error", None)
+        advice = advice_on(error)
         return TokenFetchError(
-            f"no token{client}: {cause} (source: {self.description}; {effort})",
-            error=getattr(cause, "error", None),
+            f"no token{client}: {cause} (source: {self.description}; {effort}){f' - {advice}' if advice else ''}",
+            error=error,
             retryable=getattr(cause, "retryable", True),
         )
 

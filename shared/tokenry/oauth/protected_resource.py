@@ -133,3 +133,6 @@ def _texts(value: object) -> Iterable[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
         raise ProtocolError("a member of the metadata is no list of names")
     return value
+
+
+__all__ = ["ProtectedResource", "read_protected_resource"]

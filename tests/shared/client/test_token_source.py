@@ -2,11 +2,14 @@ import asyncio
 import json
 import logging
 import os
+import re
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from tokenry.client.advice import ADVICE
 from tokenry.client.default import default_source
 from tokenry.client.token_source import ClientCredentials, FileTokenSource, StaticTokenSource
 from tokenry.errors import ConfigurationError, TokenFetchError
@@ -215,7 +218,7 @@ def test_a_refusal_that_will_not_change_is_not_tried_again(make, issuer):
     assert (asked(issuer), caught.value.error, caught.value.retryable) == (1, "invalid_scope", False)
 
 
-def test_a_failing_issuer_is_not_hammered(source, issuer, clock, gate):
+def test_contract_4_18_a_failing_issuer_is_not_hammered(source, issuer, clock, gate):
     issuer.down = True
     fetches = 0
     for _ in range(1000):
@@ -237,6 +240,20 @@ def test_the_error_names_client_source_tries_and_cause_and_no_secret(source, iss
     assert CLIENT_SECRET not in text + caplog.text + repr(source) + source.description
 
 
+def test_the_error_says_what_to_do(make, issuer):
+    source = make()
+    issuer.clients.clear()
+    with pytest.raises(TokenFetchError, match=r"invalid_client .* - check client id and secret"):
+        source.get()
+
+
+def test_each_error_of_the_page_has_its_advice():
+    page = (Path(__file__).parents[3] / "docs" / "library" / "errors.md").read_text()
+    section = page.partition("## Getting a token")[2].partition("\n## ")[0]
+    codes = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, re.MULTILINE))))
+    assert set(ADVICE) == codes - {"temporarily_unavailable"}
+
+
 def test_each_who_is_told_gets_an_error_of_its_own(source, issuer):
     issuer.down = True
     errors = []
@@ -248,7 +265,7 @@ def test_each_who_is_told_gets_an_error_of_its_own(source, issuer):
 
 
 @pytest.mark.parametrize("lifetime", [1, 2])
-def test_tokens_of_a_second_do_not_cause_a_flood(make, clock, gate, lifetime):
+def test_contract_4_18_tokens_of_a_second_do_not_cause_a_flood(make, clock, gate, lifetime):
     issuer = FakeIssuer(clock=clock, lifetime=lifetime)
     begun = []
 
