@@ -151,6 +151,17 @@ def authorize(caller: TokenInfo, target: Target, *, rules: Iterable[Rule]) -> Pe
     raise NotAllowed(f"no rule lets this caller revoke by these claims; {ADMIN} needs none", scope=ADMIN)
 
 
+def authorize_writing(caller: TokenInfo) -> None:
+    """
+    Return when *caller* may revoke anything at all; what it may is decided for each target.
+
+    Raises:
+        NotAllowed: It has neither scope to revoke.
+    """
+    if not caller.scope & {WRITE, ADMIN}:
+        raise NotAllowed(f"revoking needs the scope {WRITE}", scope=WRITE)
+
+
 def authorize_undo(caller: TokenInfo) -> Permission:
     """
     Return what allows *caller* to take a revocation back.

@@ -25,7 +25,7 @@ from tokenry.revocation.planb import settles_at
 from tokenry.serving.application import deadline
 from tokenry.serving.problem import Problem
 from tokenry_revocation.acceptance import Attempt
-from tokenry_revocation.authorization import authorize, authorize_reading
+from tokenry_revocation.authorization import authorize, authorize_reading, authorize_writing
 from tokenry_revocation.callers import authenticate
 from tokenry_revocation.handlers import RETRY_SECONDS, refusal
 from tokenry_revocation.jobs import (
@@ -140,6 +140,7 @@ class Batches:
         caller = await authenticate(request, service.judge)
         by = Signature(actor=caller.actor)
         try:
+            authorize_writing(caller.info)  # who may revoke nothing makes no job either
             if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
                 raise Problem(415, "send the body without Content-Encoding")
             key = parse_idempotency_key(request.headers.getall("Idempotency-Key", ())) or secrets.token_urlsafe()

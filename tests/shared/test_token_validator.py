@@ -148,7 +148,7 @@ def test_nothing_is_judged_before_the_first_keys(make, issuer):
     assert validator.not_ready is Unready.NO_KEYS
 
 
-def test_nothing_is_accepted_before_the_first_list(make, issuer):
+def test_contract_4_5_nothing_is_accepted_before_the_first_list(make, issuer):
     validator = make()
     for _ in range(2):
         validator._keys._poller.step()
@@ -159,7 +159,7 @@ def test_nothing_is_accepted_before_the_first_list(make, issuer):
     assert validator.degraded
 
 
-def test_an_old_list_is_said_first_and_refused_later(validator, issuer, clock, caplog):
+def test_contract_4_5_an_old_list_is_said_first_and_refused_later(validator, issuer, clock, caplog):
     token = issuer.token()
     issuer.down = True
     clock.advance(119)

@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         name="write ONE",
         expected=frozenset({"P4"}),
-        schedule=_when("quorums swapped", "quorums swapped", breaking=60.0),
+        schedule=_when("quorums swapped", "quorums swapped", breaking=90.0, between=0.1, at_once=1),
         file=SESSION,
         old="write = _profile(options, ConsistencyLevel.name_to_value[options.write_consistency])",
         new="write = _profile(options, ConsistencyLevel.ONE)",

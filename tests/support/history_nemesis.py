@@ -188,13 +188,26 @@ class Nemesis:
                 await self._bring_back(*two)
 
     async def _quorums_swapped(self, seconds: float) -> None:
-        """One node alone for a while; then it goes, and the two others come: what it alone was told is not there."""
-        async with self._nodes_lock:
+        """
+        One node alone for a while; then it goes, and the two others come: what it alone was told is not there.
+
+        They stop before they die, and all is slow then, so that writes are on their way which only one node hears of.
+        """
+        proxies = [proxy for each in self._platform.stores.values() for proxy in each]
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._nodes_lock)
+            for name in SERVICES:
+                await stack.enter_async_context(self._way_locks[name])
             alone, *others = self._random.sample(list(self._nodes), 3)
             async with self._declared("quorums swapped", alone.address):
+                async with self._broken("store slow", "A B", proxies, lambda proxy: proxy.delay(0.3)):
+                    await asyncio.sleep(2.0)
+                    for node in others:
+                        node.pause()
+                    await asyncio.sleep(2.0)
                 for node in others:
                     await asyncio.to_thread(node.kill)
-                await asyncio.sleep(min(seconds, 8.0))
+                await asyncio.sleep(1.0)
                 await asyncio.to_thread(alone.kill)
                 await self._bring_back(*others)
                 await asyncio.sleep(max(15.0, min(seconds, _LONGEST_WITHOUT_QUORUM)))

@@ -369,7 +369,7 @@ class HistoryPlatform:
                 said = await self.ask_library(name, "a.b.c", seconds=1.0)
             except (OSError, TimeoutError):
                 return False
-            return said["as_of"] is not None and said.get("result") != "unavailable"
+            return bool(said["ready"])
         url = self._urls.get(name) or self._info.get(name) or self.issuer_url
         return await asyncio.to_thread(http_status, f"{url}/readyz") == 200
 

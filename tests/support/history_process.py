@@ -86,7 +86,7 @@ def judge(validator: TokenValidator, text: str) -> dict[str, Any]:
     """Return what *validator* says of a token, and by which list."""
     # The list is looked at first: the judgement may come from a later one, never from an earlier one.
     state = validator.stats()
-    said: dict[str, Any] = {"epoch": state["list_epoch"], "as_of": state["list_as_of"]}
+    said: dict[str, Any] = {"ready": state["ready"], "epoch": state["list_epoch"], "as_of": state["list_as_of"]}
     try:
         validator.validate(text)
     except RevokedToken:

@@ -100,7 +100,7 @@ async def test_M06_a_key_put_there_too_late_is_published_and_does_not_sign_yet(i
     assert "published less than" in verbose["checks"]["keys"]["detail"]
 
 
-async def test_without_keys_the_set_is_503_and_never_empty():
+async def test_contract_4_10_without_keys_the_set_is_503_and_never_empty():
     async with running(load=False) as issuer:
         answer = await issuer.call("GET", JWKS[0])
         assert answer.status == 503

@@ -420,6 +420,25 @@ async def test_D50_a_malformed_header_is_401(issuer, value):
     assert refused(await issuer.token(GRANT, authorization=[value]), 401, "invalid_client")
 
 
+@pytest.mark.parametrize("grant", ["client_credentials", "password"])
+async def test_contract_4_13_no_client_gets_anything_without_its_secret(issuer, grant):
+    form = (
+        GRANT
+        if grant == "client_credentials"
+        else {**GRANT, "grant_type": grant, "username": "robot", "password": PASSWORD}
+    )
+    for secret in ("", "wrong", SECRET + "x", SECRET[:-1]):
+        answer = await issuer.token(form, client=("orders", secret))
+        assert refused(answer, 401, "invalid_client"), secret
+    assert (await issuer.token(form, client=("orders", SECRET))).status == 200
+
+
+async def test_contract_4_17_no_scope_is_granted_by_itself(issuer):
+    answer = await issuer.token(GRANT)
+    assert answer.claims["scope"] == "orders.read"  # the default; `uid`, which the client may have, was not asked for
+    assert refused(await issuer.token({**GRANT, "scope": "uid"}, client=("slow", SECRET)), 400, "invalid_scope")
+
+
 async def test_C04_D44_unknown_wrong_and_disabled_are_answered_alike(issuer):
     answers = [
         await issuer.token(GRANT, client=client)
@@ -483,7 +502,7 @@ async def test_D43_every_failure_of_a_user_is_answered_alike(issuer):
     assert refused(answers[0], 400, "invalid_grant")
 
 
-async def test_a_user_may_name_the_clients_that_may_use_it(issuer):
+async def test_contract_4_13_a_user_may_name_the_clients_that_may_use_it(issuer):
     issuer.store.change("realms/services/users/bound.json", clients=["orders"])
     await issuer.refresh()
     answer = await issuer.password_token("bound", PASSWORD, realm="services", scope="orders.read")
@@ -621,7 +640,7 @@ async def test_a_full_queue_of_slow_checks_is_503_and_fast_clients_go_on():
 # --- what is never said -----------------------------------------------------------------------------------------
 
 
-async def test_a_fault_of_ours_is_a_server_error_without_its_text(issuer):
+async def test_contract_4_11_a_fault_of_ours_is_a_server_error_without_its_text(issuer):
     class Broken:
         def current(self):
             raise RuntimeError(f"internal detail {SECRET}")

@@ -33,6 +33,21 @@ async def test_D70_without_a_token_it_is_401_with_a_bare_challenge(service):
         assert answer.headers["Content-Type"].startswith("application/problem+json")
 
 
+async def test_contract_4_17_a_valid_token_alone_opens_nothing_that_administers(world, service):
+    token = {"type": "TOKEN", "data": {"jti": "a"}}
+    posts = {"/revocations": token, "/revocations/batch": token, "/counters": {}}
+    posts |= {f"/revocations/abc/{action}": {} for action in ("undo", "approve")}
+    posts |= {"/notifications/REFRESH_FROM?value=1": {}}
+    for scope in ("", "uid", "orders.read"):
+        for path, body in posts.items():
+            answer = await service.call("POST", path, token=world.caller(scope), body=body)
+            assert answer.status == 403, path
+        for path in ("/validators", "/revocations/abc", "/jobs/abc"):
+            assert (await service.get(path, token=world.caller(scope))).status == 403, path
+    assert world.store.appended == 0
+    assert service.app_jobs() == []
+
+
 async def test_D70_with_a_token_that_lacks_the_scope_it_is_403_and_names_it(world, service):
     for scope in ("", "uid", "revocation.writer", "xrevocation.write", "revocation.undo"):
         answer = await service.post("TOKEN", {"jti": "a"}, scope=scope)

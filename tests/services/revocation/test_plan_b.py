@@ -131,8 +131,19 @@ async def test_only_what_is_later_than_the_position_is_listed(world, service):
     assert (await service.plan_b(NOW))["revocations"] == []
 
 
+async def test_contract_4_15_a_position_that_never_moves_is_answered_for_ever(service, world):
+    """While nothing is revoked an unchanged validator asks from its own start on, for months."""
+    started = int(world.clock.now())
+    for _ in range(4):
+        world.clock.advance(seconds=31 * 24 * 3600)
+        await service.feed.read()
+        assert (await service.get(f"/revocations?from={started}")).status == 200
+    await service.post("CLAIM", {"claims": {"sub": "jdoe"}})
+    assert len((await service.plan_b(started))["revocations"]) == 1
+
+
 @pytest.mark.parametrize("since", ["0", "-5", "1", str(NOW - 40 * 86400), "1460000000.5"])
-async def test_any_number_however_old_is_answered_with_everything_in_force(world, service, since):
+async def test_contract_4_5_any_number_however_old_is_answered_with_everything_in_force(world, service, since):
     await service.post("TOKEN", {"token": world.token(iat=NOW - 60)})
     assert len((await service.plan_b(since))["revocations"]) == 2
 
@@ -237,7 +248,7 @@ async def test_a_rule_on_a_client_hits_tokens_with_either_spelling_of_it(world, 
     assert not validator.refuses(other, payload(other))
 
 
-async def test_an_unchanged_validator_forgets_nothing_in_a_refresh(world, service):
+async def test_contract_4_6_an_unchanged_validator_forgets_nothing_in_a_refresh(world, service):
     validator = PlanBTokeninfo(salt=SALT)
     early, late = world.token(iat=NOW - 60), world.token(iat=NOW - 60)
     await service.post("TOKEN", {"token": early})
@@ -296,7 +307,7 @@ async def test_rows_from_before_the_notifications_value_keep_their_place(world, 
     assert len((await service.plan_b())["revocations"]) == 2
 
 
-async def test_a_second_and_different_value_is_refused_unless_forced(world, service):
+async def test_contract_4_6_a_second_and_different_value_is_refused_unless_forced(world, service):
     assert (await notify(world, service, f"?value={NOW - 10}")).status == 201
     again = await notify(world, service, f"?value={NOW - 10}")
     assert (again.status, again.json["REFRESH_TIMESTAMP"]) == (200, NOW + 3)

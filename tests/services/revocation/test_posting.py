@@ -425,7 +425,7 @@ async def test_a_body_above_the_limit_is_refused(world, service):
     assert answer.status == 413
 
 
-async def test_a_refusal_repeats_nothing_of_the_request(world, service):
+async def test_contract_4_11_a_refusal_repeats_nothing_of_the_request(world, service):
     for data in (
         {"claims": {"sub": "canary|value"}},
         {"claims": {"canary": "x"}},
@@ -496,6 +496,31 @@ async def test_two_posts_at_once_are_one_revocation(world, service):
 
 
 # --- outages ----------------------------------------------------------------------------------------------
+
+
+async def test_R12_an_entry_stays_as_long_as_any_token_that_it_can_hit(world, service):
+    own = world.token()
+    token = await service.post("TOKEN", {"token": own})
+    unknown = await service.post("TOKEN", {"jti": "never seen"})
+    rule = await service.post("CLAIM", {"claims": {"sub": "jdoe"}})
+    now = int(world.clock.now())
+    assert token.json["in_force_until"] >= now + LIFETIME + 5  # its own end, and the largest leeway of a validator
+    # What is not known lives as long as the longest token that exists now.
+    assert unknown.json["in_force_until"] >= now + LIFETIME + 5
+    assert rule.json["in_force_until"] >= now + LIFETIME + 5
+    world.clock.advance(seconds=LIFETIME)
+    await service.feed.read()
+    assert len((await service.snapshot()).entries) >= 3
+
+
+async def test_R12_a_store_that_forgets_earlier_is_refused(world):
+    world.store.__class__ = type("Forgetful", (type(world.store),), {"retention_seconds": LIFETIME // 2})
+    async with world.replica(ready=False) as service:
+        answer = await service.get("/readyz?verbose")
+        while "TOKENRY_MAX_TOKEN_LIFETIME" not in answer.body.decode():
+            answer = await service.get("/readyz?verbose")
+        assert answer.status == 503
+        assert (await service.post("TOKEN", {"jti": "a"})).status == 503
 
 
 async def test_R06_what_is_not_stored_is_503_and_not_half_in_force(world, service):
@@ -573,7 +598,7 @@ async def test_a_dry_run_needs_the_same_permission(service):
 # --- what is kept -----------------------------------------------------------------------------------------
 
 
-async def test_nothing_that_is_stored_or_published_holds_a_token_or_a_value(world, service):
+async def test_contract_4_7_nothing_that_is_stored_or_published_holds_a_token_or_a_value(world, service):
     token = world.token(jti="canary-jti", sub="canary-sub")
     await service.post("TOKEN", {"token": token}, reason="leaked", ticket="SEC-1")
     await service.post("TOKEN", {"jti": "canary-id"})

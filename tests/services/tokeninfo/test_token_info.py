@@ -62,7 +62,7 @@ def test_members_that_are_not_known_are_left_out_and_no_scope_takes_their_place(
     }  # fmt: skip
 
 
-async def test_scopes_named_like_members_leave_those_their_values(service):
+async def test_contract_4_17_scopes_named_like_members_leave_those_their_values(service):
     names = "access_token expires_in uid client_id realm scope token_type grant_type iss jti aud"
     plain = await service.info(token(scope=""))
     named = await service.info(token(scope=names))
@@ -153,7 +153,7 @@ OVER_HTTP = {
 }
 
 
-async def test_every_bad_token_gets_the_same_401(service):
+async def test_contract_4_19_every_bad_token_gets_the_same_401(service):
     challenges = set()
     reasons = {reason: 0 for _, reason in OVER_HTTP.values()}
     for name, (text, reason) in OVER_HTTP.items():
@@ -229,7 +229,7 @@ async def test_other_methods_are_405_and_echo_nothing(service, method):
 # --- what cannot be told ------------------------------------------------------------------------------------
 
 
-async def test_without_keys_a_list_or_a_fresh_list_it_says_neither_yes_nor_no(service):
+async def test_contract_4_19_without_keys_a_list_or_a_fresh_list_it_says_neither_yes_nor_no(service):
     good = token()
     held_keys, held_list = service.keys.held, service.revocations.held
     outcomes = []
@@ -274,7 +274,7 @@ async def test_before_the_first_list_none_is_named(service):
 # --- logs ---------------------------------------------------------------------------------------------------
 
 
-async def test_no_token_is_in_any_output_or_metric(service, capsys):
+async def test_contract_4_7_no_token_is_in_any_output_or_metric(service, capsys):
     good, bad = token(), token(exp=NOW)
     for text in (good, bad, "opaque-canary"):
         await service.info(text)

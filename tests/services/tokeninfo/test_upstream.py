@@ -29,7 +29,7 @@ async def test_an_opaque_token_is_asked_about_upstream_and_remembered(start):
         assert asked["deadline"] == 1.5
 
 
-async def test_a_remembered_answer_grows_old_and_ends_with_the_token(start):
+async def test_contract_4_12_a_remembered_answer_grows_old_and_ends_with_the_token(start):
     async with start(upstream_url=URL, upstream_cache_ttl=1000) as service:
         service.calls.handle = lambda _: said(expires_in=10)
         await service.info("opaque")
@@ -196,7 +196,7 @@ async def test_without_an_upstream_an_opaque_token_is_refused(service):
     assert (await service.info("opaque")).status == 401
 
 
-async def test_calls_at_a_time_are_bounded_and_waiting_counts_against_the_deadline():
+async def test_contract_4_12_calls_at_a_time_are_bounded_and_waiting_counts_against_the_deadline():
     running, most = 0, 0
 
     class Slow:

@@ -40,7 +40,7 @@ def test_a_published_key_has_exactly_the_members_that_verifying_takes():
     assert PublicKey.from_jwk(JWK) == KEY.public
 
 
-def test_coordinates_keep_the_zeros_in_front():
+def test_contract_4_10_coordinates_keep_the_zeros_in_front():
     # The private number 0x... is small enough to search: the x of this point begins with a zero byte.
     secret = next(
         n

@@ -29,7 +29,7 @@ def test_a_key_is_found_by_its_issuer_and_its_id():
     assert keys.rejected == ()
 
 
-def test_a_key_that_cannot_be_used_does_not_take_the_others_with_it():
+def test_contract_4_10_a_key_that_cannot_be_used_does_not_take_the_others_with_it():
     off_curve = {**TWO.to_jwk(), "x": ONE.to_jwk()["x"]}
     oct_key = {"kty": "oct", "kid": "o", "k": "AAAA"}
     for_encryption = {**TWO.to_jwk(), "use": "enc"}
@@ -60,7 +60,7 @@ NO_KEY_SET = {
 
 
 @pytest.mark.parametrize("body", NO_KEY_SET.values(), ids=NO_KEY_SET.keys())
-def test_what_must_not_replace_a_good_set_is_refused(body):
+def test_contract_4_10_what_must_not_replace_a_good_set_is_refused(body):
     with pytest.raises(ProtocolError):
         KeySet.parse(body, issuer=ISSUER)
 

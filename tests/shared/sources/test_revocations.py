@@ -161,6 +161,14 @@ def test_every_request_names_its_reader(source, script):
     assert {request.headers["Tokenry-Instance"] for request in script.requests} == {"orders/1.2"}
 
 
+def test_contract_4_15_a_list_slower_than_a_second_is_loaded(source, script, issuer):
+    issuer.revoke(token := issuer.token())
+    script.takes = 20
+    step(source)
+    assert hits(source, token)
+    assert script.requests[-1].deadline_seconds >= 20
+
+
 def test_news_are_merged_and_what_was_there_stays(source, script, issuer):
     first, second, innocent = issuer.token(), issuer.token(), issuer.token()
     issuer.revoke(first)
@@ -360,7 +368,7 @@ def truncations(body):
     "body",
     [b"", b"{}", b"[]", b"<html>", b"\x00", b'{"cursor":"1"}', b'{"entries":[]}'],
 )
-def test_a_malformed_list_keeps_the_last_good_one(source, script, issuer, clock, body):
+def test_R15_a_malformed_list_keeps_the_last_good_one(source, script, issuer, clock, body):
     issuer.revoke(token := issuer.token())
     step(source)
     held = source.snapshot()

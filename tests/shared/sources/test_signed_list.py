@@ -202,7 +202,7 @@ def test_its_age_is_what_has_passed_since_as_of_also_when_the_wall_clock_is_set_
     assert first.age(now=clock.now() - 3600, monotonic=clock.monotonic()) >= before - 0.01
 
 
-def test_a_list_under_another_key_changes_nothing_and_the_keys_are_read_again(source, clock, cdn, events):
+def test_R15_a_list_under_another_key_changes_nothing_and_the_keys_are_read_again(source, clock, cdn, events):
     cdn.put("stolen", key=PrivateKey.generate())
     run(source, clock, 10)
     assert source.snapshot() is None
@@ -214,7 +214,7 @@ def test_a_list_under_another_key_changes_nothing_and_the_keys_are_read_again(so
     assert hits(source, clock, "stolen")
 
 
-def test_a_smaller_number_of_the_same_stream_is_refused(source, clock, cdn, events):
+def test_R15_a_smaller_number_of_the_same_stream_is_refused(source, clock, cdn, events):
     cdn.put("stolen", seq=7)
     run(source, clock, 5)
     cdn.put("another", seq=6)
@@ -315,7 +315,7 @@ def test_what_came_by_the_signed_list_survives_a_restart(make, clock, cdn, tmp_p
     second.stop()
 
 
-def test_a_list_that_is_garbage_or_away_is_asked_for_again(source, clock, cdn, events):
+def test_R15_a_list_that_is_garbage_or_away_is_asked_for_again(source, clock, cdn, events):
     run(source, clock, 5)  # 404
     cdn.body = b"\xff\xfe"
     run(source, clock, 30)

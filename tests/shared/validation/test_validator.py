@@ -265,7 +265,7 @@ def test_the_last_moment_and_the_first():
     assert validate(token(exp=NOW + LIFETIME))
 
 
-def test_the_leeway_is_for_the_beginning_and_not_for_the_end():
+def test_contract_4_16_the_leeway_is_for_the_beginning_and_not_for_the_end():
     patient = Validator(replace(POLICY, leeway=60))
     assert validate(token(iat=NOW + 60, exp=NOW + 61), validator=patient)
     assert refusal(token(exp=NOW), validator=patient) is Reason.EXPIRED
