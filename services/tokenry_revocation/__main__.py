@@ -18,9 +18,10 @@ from urllib.parse import unquote, urlsplit
 from tokenry.clock import SystemClock
 from tokenry.errors import ConfigurationError, ProtocolError
 from tokenry.http.fetch import HttpFetcher
+from tokenry.jose.jwk import Algorithm
 from tokenry.jose.sealing import EnvelopeKey
 from tokenry.serving.server import EXIT_CONFIGURATION, EXIT_OK, command
-from tokenry.sources.keys import KeySource
+from tokenry.sources.keys import KeySource, KeySources
 from tokenry_revocation.adapters.location import create_store, open_store, parse_store_url
 from tokenry_revocation.adapters.rules_directory import RulesDirectory
 from tokenry_revocation.adapters.shelf_directory import DirectoryShelf
@@ -116,6 +117,15 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
     allow_plain_http = bool(settings.plain_http_hosts)
     fetcher = HttpFetcher(allow_plain_http=allow_plain_http)
     keys = KeySource(settings.issuer, fetcher=fetcher, clock=clock)
+    others = [
+        KeySource(
+            issuer,
+            algorithms=tuple(Algorithm),
+            fetcher=HttpFetcher(allow_plain_http=allow_plain_http),
+            clock=clock,
+        )
+        for issuer in settings.trusted_issuers
+    ]
 
     places = publishing(settings)
 
@@ -128,6 +138,7 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
             clock=clock,
             open_store=lambda: open_store(location, clock=clock),
             keys=keys,
+            other_keys=KeySources(others) if others else None,
             rules=rule_objects(settings.rules_url),
             fetcher=HttpFetcher(allow_plain_http=allow_plain_http),
             token_endpoint=token_endpoint,

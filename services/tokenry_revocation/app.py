@@ -94,6 +94,7 @@ def create_app(
     clock: Clock,
     open_store: Callable[[], Awaitable[RevocationStore]],
     keys: Keys,
+    other_keys: Keys | None = None,
     rules: RuleObjects | None = None,
     fetcher: Fetcher | None = None,
     token_endpoint: Callable[[], str | None] = lambda: None,
@@ -108,6 +109,7 @@ def create_app(
         clock: Where the time comes from.
         open_store: Opens the store.
         keys: The issuer's keys; started and stopped with the application.
+        other_keys: The keys of further issuers whose tokens may be revoked; started and stopped likewise.
         rules: Where the rules are; None for none.
         fetcher: Asks the issuer about client credentials.
         token_endpoint: Returns the issuer's token endpoint as its metadata name it, once they were read.
@@ -172,6 +174,7 @@ def create_app(
         counting=counting,
         instances=instances,
         audit=audit_log,
+        other_keys=other_keys,
         metrics=own,
     )
     app[FEED], app[RULES], app[SERVICE_PARTS] = feed, service.rules, service
@@ -318,6 +321,8 @@ def _background(
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def running(_app: web.Application) -> AsyncIterator[None]:
         service.keys.start()
+        if service.other_keys is not None:
+            service.other_keys.start()
         loops: list[Coroutine[None, None, None]] = [store.open(), service.feed.run(), service.rules.run()]
         if publisher is not None:
             loops.append(publisher.run())
@@ -331,6 +336,8 @@ def _background(
             await asyncio.wait_for(anchor.keep(), _LAST_HEAD_SECONDS)
         await service.feed.close()
         await asyncio.to_thread(service.keys.stop)
+        if service.other_keys is not None:
+            await asyncio.to_thread(service.other_keys.stop)
         await store.close()
 
     return running

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tokenry.errors import ProtocolError, TokenryError, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
+from tokenry.jose.jwks import KeySet
 from tokenry.oauth.bearer import bearer_token
 from tokenry.oauth.client_authentication import CHALLENGE_REALM, read_client_credential
 from tokenry.oauth.errors import (
@@ -68,7 +69,6 @@ from tokenry_revocation.revoking import (
 if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
-    from tokenry.jose.jwks import KeySet
     from tokenry.oauth.form import Form
     from tokenry.token_validator import Keys
     from tokenry_revocation.acceptance import Acceptance, Outcome
@@ -124,6 +124,7 @@ class Service:
         instances: Which validators there are.
         audit: The audit log.
         metrics: Counts refusals.
+        other_keys: The keys of the further issuers whose tokens may be revoked; None where there are none.
     """
 
     clock: Clock
@@ -143,6 +144,7 @@ class Service:
     instances: Instances
     audit: AuditLog
     metrics: ServiceMetrics
+    other_keys: Keys | None = None
 
     @property
     def bounds(self) -> Bounds:
@@ -171,9 +173,27 @@ class Service:
         return denied(record.entries, kept.values()).members(now=now)
 
     def held_keys(self) -> KeySet | None:
-        """Return the keys at hand."""
+        """Return the keys of our issuer that are at hand."""
         snapshot = self.keys.snapshot()
         return None if snapshot is None else snapshot.value
+
+    def known_keys(self) -> KeySet | None:
+        """Return the keys of all configured issuers that are at hand: for tokens to be revoked, not for callers."""
+        theirs = None if self.other_keys is None else self.other_keys.snapshot()
+        sets = [keys for keys in (self.held_keys(), None if theirs is None else theirs.value) if keys is not None]
+        return KeySet.union(*sets) if sets else None
+
+    async def refetch_keys(self, issuer: str) -> None:
+        """
+        Wait, at most a second, for fresh keys of *issuer*.
+
+        Raises:
+            ValidatorNotReady: They cannot be had.
+        """
+        if issuer == self.terms.issuer:
+            await self.keys.arefetch(issuer)
+        elif self.other_keys is not None:
+            await self.other_keys.arefetch(issuer)
 
 
 class Revocations:
@@ -310,13 +330,13 @@ class Revocations:
     async def _examine(self, target: TokenTarget) -> PresentedToken:
         """Return what can be believed of the token; keys that are not at hand are fetched once."""
         service = self._service
-        token = examine(target.token, issuers=service.issuers, keys=service.held_keys())
-        if token.verified is None and token.iss == service.terms.issuer:
+        token = examine(target.token, issuers=service.issuers, keys=service.known_keys())
+        if token.verified is None:
             try:
-                await service.keys.arefetch(token.iss)
+                await service.refetch_keys(token.iss)
             except ValidatorNotReady:
                 return token
-            token = examine(target.token, issuers=service.issuers, keys=service.held_keys())
+            token = examine(target.token, issuers=service.issuers, keys=service.known_keys())
         return token
 
     def _check_issuer(self, iss: str | None) -> None:

@@ -76,8 +76,9 @@ class Settings(ServiceSettings):
     )
     trusted_issuers: Names = Field(
         (),
-        description="Further issuers whose tokens may be revoked; their keys are not fetched, so that their "
-        "tokens are revoked by fingerprint alone. Default: none.",
+        description="Further issuers whose tokens may be revoked. Their keys are found from their metadata; while "
+        "they are not, their tokens are revoked by fingerprint alone, and for as long as any token could live. "
+        "Default: none.",
     )
     revocable_claims: Names = Field(
         (),

@@ -37,8 +37,9 @@ NOW = 1_800_000_000
 class FakeKeys:
     """Keys that a test adds and takes away; `late` ones appear when somebody asks for fresh ones."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, issuer=ISSUER):
         self.clock = clock
+        self.issuer = issuer
         self.held = []
         self.late = []
         self.away = False
@@ -53,7 +54,7 @@ class FakeKeys:
     def snapshot(self):
         if not self.held:
             return None
-        keys = KeySet.of(ISSUER, [key.public for key in self.held])
+        keys = KeySet.of(self.issuer, [key.public for key in self.held])
         return Snapshot(value=keys, as_of=NOW, age_at_request=0.0, requested_at=self.clock.monotonic())
 
     def request_refetch(self, issuer):
@@ -247,6 +248,7 @@ class World:
         self.key = PrivateKey.generate()
         self.standby = PrivateKey.generate()
         self.keys.held = [self.key, self.standby]
+        self.other_keys = FakeKeys(self.clock, FOREIGN)
         self.store = FaultyStore(self.clock)
         self.rules = FakeRules()
         self.issuer = FakeIssuer(self)
@@ -314,6 +316,7 @@ class World:
             clock=self.clock,
             open_store=open_store,
             keys=self.keys,
+            other_keys=self.other_keys,
             rules=self.rules,
             fetcher=self.issuer,
             audit=lambda event, fields: self.audit.append({"event": event, **fields}),

@@ -112,6 +112,62 @@ async def test_a_token_of_another_configured_issuer_is_revoked_by_its_fingerprin
     assert hits(world, service, token)
 
 
+@pytest.fixture
+def foreign_key(world):
+    key = PrivateKey.generate()
+    world.other_keys.held = [key]
+    return key
+
+
+async def test_a_token_of_another_issuer_is_verified_with_that_issuers_key(world, service, foreign_key):
+    token = world.token(iss=FOREIGN, jti="theirs", exp=NOW + 60, key=foreign_key)
+    answer = await service.post("TOKEN", {"token": token})
+    assert (answer.status, answer.json["in_force_until"]) == (201, NOW + 60 + 120), "its own end is believed"
+    assert hits(world, service, token)
+    other_spelling = world.token(iss=FOREIGN, jti="theirs", key=foreign_key)
+    assert hits(world, service, other_spelling), "by its id, too"
+    assert not hits(world, service, world.token(jti="theirs"))
+
+
+async def test_a_token_of_another_issuer_that_its_key_did_not_sign_is_refused(world, service, foreign_key):
+    token, other = (world.token(iss=FOREIGN, key=foreign_key) for _ in range(2))
+    mixed = token.rpartition(".")[0] + "." + other.rpartition(".")[2]
+    assert (await service.post("TOKEN", {"token": mixed})).status == 400
+    assert not hits(world, service, token)
+
+
+async def test_the_key_of_one_issuer_does_not_verify_for_another(world, service, foreign_key):
+    answer = await service.post("TOKEN", {"token": world.token(jti="ours", exp=NOW + 60, key=foreign_key)})
+    assert answer.json["in_force_until"] == NOW + LIFETIME + 120, "not verified: kept as long as any token could live"
+    by_their_kid = world.token(iss=FOREIGN, exp=NOW + 60, key=world.key)
+    answer = await service.post("TOKEN", {"token": by_their_kid})
+    assert answer.json["in_force_until"] == NOW + LIFETIME + 120
+
+
+async def test_a_key_of_another_issuer_that_is_new_is_fetched_once(world, service):
+    late = PrivateKey.generate()
+    world.other_keys.late = [late]
+    answer = await service.post("TOKEN", {"token": world.token(iss=FOREIGN, exp=NOW + 60, key=late)})
+    assert (answer.json["in_force_until"], world.other_keys.refetches, world.keys.refetches) == (NOW + 180, 1, 0)
+
+
+async def test_while_another_issuer_is_away_its_tokens_are_revoked_by_fingerprint(world, service):
+    world.other_keys.away = True
+    token = world.token(iss=FOREIGN)
+    assert (await service.post("TOKEN", {"token": token})).status == 201
+    assert hits(world, service, token)
+    assert (await service.get("/readyz")).status == 200
+
+
+async def test_tokens_of_another_issuer_are_revoked_but_do_not_authenticate(world, service, foreign_key):
+    caller = world.token(iss=FOREIGN, scope="revocation.admin", key=foreign_key)
+    answer = await service.call("POST", "/revocations", token=caller, body={"type": "KEY", "data": {"kid": "x"}})
+    assert answer.status == 401
+    own = world.token(iss=FOREIGN, key=foreign_key)
+    assert (await service.call("POST", "/oauth2/revoke", token=world.token(), form={"token": own})).status == 200
+    assert not hits(world, service, own), "another issuer's client of the same name is another client"
+
+
 def unsigned(claims, header=None):
     header = {"alg": "none", "typ": "at+jwt"} if header is None else header
     return f"{b64url_encode(dump_json(header))}.{b64url_encode(dump_json(claims))}."

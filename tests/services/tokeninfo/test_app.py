@@ -130,7 +130,6 @@ def test_the_issuer_is_required_one_way_or_the_other():
     [
         ("TOKENRY_LIST_WARN_AGE", "20m"),
         ("TOKENRY_LIST_CLIENT_ID", "tokeninfo"),
-        ("TOKENRY_LIST_CLIENT_SECRET", "secret-without-an-id"),
         ("TOKENRY_LIST_NEEDS_TOKEN", "true"),
         ("TOKENRY_LIST_REFUSE_AGE", "30s"),
         ("TOKENRY_LEEWAY", "61"),
