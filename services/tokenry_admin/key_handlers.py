@@ -61,6 +61,10 @@ class Keys:
             use, reason = _asked(await read_body(request, limit=MAX_BODY_BYTES))
             try:
                 written = await self._actions.rotate(use)
+                if not written:
+                    raise KeyNeeded(
+                        "a rotation is under way: the standby is published and signs when all caches know it"
+                    )
                 self._audit(caller, "keys rotated", written, use=str(use), reason=reason)
                 newest = max(written, key=lambda key: key.times.activate_at)
                 view = await self._actions.view(newest.kid)

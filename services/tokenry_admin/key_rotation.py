@@ -161,13 +161,14 @@ def rotation(
     if signer is None or not waiting:
         raise NoSuchKey("there is no standby that could begin to sign")
     standby = waiting[0]
-    begins = max(now, standby.publish_at + policy.announce)
+    # After the one that signs, also within its first second: the newest signs.
+    begins = max(now, standby.publish_at + policy.announce, signer.activate_at + 1)
     if begins >= standby.activate_at:
         return ()
     begun = ChangedKey(standby, replace(standby, activate_at=begins))
     if waiting[1:] and waiting[1].activate_at > begins + policy.overlap:
         return (begun,)
-    return (NewKey(_new(max(begins, signer.activate_at) + policy.period, publish_at=now, policy=policy)), begun)
+    return (NewKey(_new(begins + policy.period, publish_at=now, policy=policy)), begun)
 
 
 def another(

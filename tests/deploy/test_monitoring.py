@@ -45,7 +45,7 @@ def expressions():
 def exported(tmp_path_factory):
     """Every name that a scrape of any of the services can bring."""
     made = registries(tmp_path_factory.mktemp("registries"))
-    assert set(made) == {"issuer", "tokeninfo", "revocation"}
+    assert set(made) == {"issuer", "tokeninfo", "revocation", "admin"}
     return set().union(*map(sample_names, made.values()))
 
 

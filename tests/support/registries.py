@@ -1,4 +1,4 @@
-"""The metrics of the three services, as their composition roots make them: nothing is started or connected to."""
+"""The metrics of the services, as their composition roots make them: nothing is started or connected to."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,6 +7,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from tokenry.serving.keys import METRICS
+from tokenry_admin import __main__ as admin
+from tokenry_admin.settings import Settings as AdminSettings
 from tokenry_issuer import __main__ as issuer
 from tokenry_issuer.settings import Settings as IssuerSettings
 from tokenry_registry import bootstrap
@@ -35,6 +37,9 @@ def registries(folder: Path) -> Mapping[str, CollectorRegistry]:
             "tokeninfo": tokeninfo.compose(TokeninfoSettings.from_environment(common)),
             "revocation": revocation.compose(
                 revocation.CheckedSettings.from_environment({"TOKENRY_ISSUER": _URL, **_only(own, "STORE", "REVO")})
+            ),
+            "admin": admin.compose(
+                AdminSettings.from_environment({"TOKENRY_ISSUER": _URL, **_only(own, "CREDENTIALS", "ENVELOPE")})
             ),
         }
         return {name: root()[METRICS].registry for name, root in roots.items()}

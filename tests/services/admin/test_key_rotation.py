@@ -151,6 +151,14 @@ def test_a_rotation_on_demand_lets_the_standby_sign_now_and_publishes_another():
     assert keys.due(now) == ()
 
 
+def test_a_rotation_in_the_first_second_of_a_key_takes_effect_all_the_same():
+    for names in (("a", "b"), ("b", "a")):  # a tie would be decided by the kids
+        made = [replace(write.times, kid=name) for write, name in zip(Keys().due(NOW), names, strict=True)]
+        keys = Keys(made)
+        keys.carry_out(key_rotation.rotation(keys.all, now=NOW, policy=POLICY))
+        assert keys.schedule().signing(NOW + 1, lifetime=HOUR).kid == names[1]
+
+
 def test_a_standby_that_not_every_cache_knows_yet_signs_when_they_do():
     keys = begun()
     now = NOW + DAY

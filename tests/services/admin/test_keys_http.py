@@ -63,6 +63,13 @@ async def test_a_key_whose_tokens_may_live_is_not_retired_and_one_that_signed_no
     assert json.loads(service.world.store.objects[f"keys/{active}.json"][0])["retire_at"] > NOW
 
 
+async def test_a_second_rotation_at_once_is_told_that_one_is_under_way(service):
+    assert (await service.ask("POST", "/keys/rotate")).status == 201
+    again = [await service.ask("POST", "/keys/rotate") for _ in range(2)]
+    assert again[-1].status == 409
+    assert "under way" in again[-1].json["detail"]
+
+
 @pytest.mark.parametrize("body", [{"use": "everything"}, {"kid": "x"}, {"reason": 7}, []])
 async def test_a_body_that_is_misspelt_makes_no_key(service, body):
     assert (await service.ask("POST", "/keys/rotate", body=body)).status == 400
