@@ -254,7 +254,7 @@ class Clients:
         show = request.query.get("show")
 
         async def do() -> dict[str, Any]:
-            asked = await _flags(request, {"finish", "take_over"})
+            asked = await _flags(request, {"finish", "take_over", "leaked"})
             key, rotation = key_of(request, self._kind), service.rotation(caller.actor)
             if not service.files and show != "once" and not asked.get("finish"):
                 raise NotValid(
@@ -264,7 +264,9 @@ class Clients:
             if asked.get("finish"):
                 done = await rotation.finish(key)
             else:
-                done = await rotation.rotate(key, take_over=bool(asked.get("take_over")))
+                done = await rotation.rotate(
+                    key, take_over=bool(asked.get("take_over")), leaked=bool(asked.get("leaked"))
+                )
             answer: dict[str, Any] = {
                 "step": str(done.step),
                 "application": done.application,

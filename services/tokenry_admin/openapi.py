@@ -103,7 +103,7 @@ def _of_kind(plural: str, one: str) -> dict[str, Any]:
                 "Give the application a new secret; an interrupted rotation goes on (scope registry.admin)",
                 _answer("How far it has come, and until when older secrets work.") | _WRITING,
                 parameters=[*place, _query("show", "once: answer the secret, where there is no place for files.")],
-                requestBody=_body(_object(finish="boolean", take_over="boolean")),
+                requestBody=_body(_object(finish="boolean", take_over="boolean", leaked="boolean")),
             ),
         },
     }

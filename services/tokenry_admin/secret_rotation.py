@@ -203,13 +203,14 @@ class SecretRotation:
         self._overlap = overlap
         self._make_secret = make_secret
 
-    async def rotate(self, key: ObjectKey, *, take_over: bool = False) -> Rotated:
+    async def rotate(self, key: ObjectKey, *, take_over: bool = False, leaked: bool = False) -> Rotated:
         """
         Give the client or user *key* a new secret; an interrupted rotation is finished, or begun anew.
 
         Args:
             key: Whose.
             take_over: Do not wait for the lease of somebody who is known to be gone.
+            leaked: The old secrets are in wrong hands: they end as soon as the application's file has the new one.
 
         Raises:
             NotThere: There is no such client or user.
@@ -227,6 +228,8 @@ class SecretRotation:
         secrets = document.members.get(SECRETS[key.kind], ())
         held = await self._claim(key, take_over=take_over)
         if held is not None and held.rotation.step is Step.DELIVERED and _has(secrets, held.rotation.hash):
+            if leaked:
+                held = replace(held, rotation=replace(held.rotation, overlap=0))
             return await self._end_old(key, held, application, resumed=True)
         # 1. before anything is written
         for files in self._files:
@@ -239,7 +242,7 @@ class SecretRotation:
             hash=hash_secret(secret.reveal()),
             started_at=now,
             lease_until=now + LEASE,
-            overlap=self._overlap,
+            overlap=0 if leaked else self._overlap,
             abandoned=() if held is None else _abandoned(held.rotation),
         )
         _check_room(secrets, rotation, now)

@@ -206,6 +206,9 @@ def rotate_secret(
     show_once: Annotated[
         bool, typer.Option("--show-once", help="Where there is no place for files: print the secret, once.")
     ] = False,
+    leaked: Annotated[
+        bool, typer.Option("--leaked", help="Old ones end as soon as the new one is in the file, with no overlap.")
+    ] = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Whoever is at it is known to be gone: do not wait for them.")
     ] = False,
@@ -227,7 +230,7 @@ def rotate_secret(
                 "there is no place for the application's file: set TOKENRY_APPLICATION_FILES, or take the secret "
                 "yourself with --show-once"
             )
-        return await registry.rotation.rotate(key, take_over=take_over)
+        return await registry.rotation.rotate(key, take_over=take_over, leaked=leaked)
 
     done = with_registry(act)
     answer: dict[str, Any] = {
@@ -249,7 +252,9 @@ def _say_rotated(done: Rotated, words: str) -> None:
         return
     where = "" if done.application is None else f" of {done.application}"
     how = "an interrupted rotation was finished" if done.resumed else f"the new secret is in the file{where}"
-    people.print(f"[green]{escape(how)}[/green]; old secrets work until {moment(done.old_until)}")
+    people.print(
+        f"[green]{escape(how)}[/green]; old secrets work until {moment(done.old_until)}, and what was got with them until it expires"
+    )
     people.print(f"undo: none is needed before that; after it: tokenry client rotate-secret {words}")
 
 

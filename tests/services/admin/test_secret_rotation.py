@@ -312,6 +312,24 @@ async def test_without_files_the_old_secret_goes_on_until_whoever_asked_says_tha
         await stage.rotation().finish(ORDERS)
 
 
+async def test_a_leaked_secret_ends_as_soon_as_the_file_has_the_new_one_also_when_that_was_interrupted():
+    stage = await staged(ORDERS)
+    done = await stage.rotation().rotate(ORDERS, leaked=True)
+    assert done.old_until == NOW
+    await stage.early.refresh()
+    assert not await stage.early.takes(ORDERS, FIRST_SECRET)
+    for secret in stage.file_secrets():
+        assert await stage.early.takes(ORDERS, secret)
+    # begun without haste, interrupted, and then it turned out to have leaked
+    stage = await staged(ORDERS)
+    await _killed_at(stage, stage.world.store, 4)
+    await stage.rotation().rotate(ORDERS, leaked=True)
+    await stage.early.refresh()
+    assert not await stage.early.takes(ORDERS, FIRST_SECRET)
+    for secret in stage.file_secrets():
+        assert await stage.early.takes(ORDERS, secret)
+
+
 async def test_hashes_that_may_be_in_use_are_never_pushed_out():
     stage = await staged(ORDERS)
     path = "realms/services/clients/orders.json"
