@@ -79,7 +79,7 @@ class RawRequest:
     Attributes:
         form: The form body.
         query: The query string.
-        authorization: Every `Authorization` header field.
+        authorization: Every `Authorization` header field; not shown, as reports of errors show variables.
         host: The `Host` header field.
         address: The caller's address.
         certificate: The certificate that the caller presented.
@@ -88,11 +88,11 @@ class RawRequest:
 
     form: Form
     query: Form
-    authorization: Sequence[str]
+    authorization: Sequence[str] = field(repr=False)
     host: str | None
     address: str
     certificate: PresentedCertificate | None = None
-    proofs: Sequence[str] = ()
+    proofs: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(slots=True)
