@@ -26,6 +26,9 @@ from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.lists import RevocationList
 from tokenry.validation.policy import TrustedIssuer, ValidationPolicy
 from tokenry.validation.validator import Validator
+from tokenry_issuer import minting
+from tokenry_issuer.grants import Grant
+from tokenry_registry.realms import Realm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +95,27 @@ def bare_sign(compact: str) -> Callable[[], object]:
     return lambda: key.sign(signing_input, scheme)
 
 
+def minted() -> Callable[[], object]:
+    """Return the making of one access token: id, claims, JSON, signature."""
+    realm = Realm(name="/services", environment="bench")
+    grant = Grant(
+        grant_type="client_credentials",
+        realm=realm,
+        client_id="orders",
+        subject="orders",
+        scope=frozenset({"orders.read", "orders.write"}),
+        audience=(ISSUER,),
+        lifetime=3600,
+    )
+
+    def mint() -> object:
+        jti = minting.new_jti(os.urandom(minting.JTI_BYTES))
+        claims = minting.build_claims(grant, issuer=ISSUER, now=time.time(), jti=jti)
+        return minting.sign(claims, grant=grant, signer=KEY)
+
+    return mint
+
+
 def validation(validator: Validator, compact: str, *lists: RevocationList) -> Callable[[], object]:
     """Return one validation; several *lists* take turns, as if each request met a fresh one."""
     turn = 0
@@ -139,6 +163,7 @@ def cases(sizes: list[int]) -> dict[str, Callable[[], object]]:
     compact = token()
     found: dict[str, Callable[[], object]] = {"cryptography verify": bare_verify(compact)}
     found["cryptography sign"] = bare_sign(compact)
+    found["mint an access token"] = minted()
     for size in sizes:
         held = list_of(size)
         found[f"validate, {size:,} revocations"] = validation(Validator(POLICY, remembered=0), compact, held)

@@ -39,7 +39,12 @@ _LAST = (_ALPHABET, b"", _ALPHABET[::16], _ALPHABET[::4])
 
 def b64url_encode(data: bytes) -> str:
     """Return *data* as base64url without padding (RFC 7515 section 2)."""
-    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
+    return b64url_bytes(data).decode("ascii")
+
+
+def b64url_bytes(data: bytes) -> bytes:
+    """Return *data* as the ASCII bytes of base64url without padding."""
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
 
 
 def b64url_decode(text: str | bytes) -> bytes:

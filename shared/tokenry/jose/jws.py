@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import ProtocolError, Reason
-from tokenry.jose.encoding import b64url_decode, b64url_encode, dump_json, parse_json_object
+from tokenry.jose.encoding import b64url_bytes, b64url_decode, b64url_encode, dump_json, parse_json_object
 from tokenry.jose.jwk import ECDSA, Algorithm
 
 if TYPE_CHECKING:
@@ -141,24 +141,21 @@ def sign(header: Mapping[str, Any], payload: bytes, signer: Signer) -> str:
     Raises:
         ValueError: *header* names another `alg` or `kid` than the signer's.
     """
-    full = {"alg": str(signer.algorithm), "kid": signer.kid, **header}
-    if full["alg"] != signer.algorithm or full["kid"] != signer.kid:
-        raise ValueError("alg and kid of a JWS are those of its signer")
-    if len(full) == _PLAIN_MEMBERS and type(typ := full.get("typ")) is str:
-        head = _plain_header(full["alg"], full["kid"], typ)
+    if len(header) == 1 and type(typ := header.get("typ")) is str:
+        head = _plain_header(signer.algorithm, signer.kid, typ)
     else:
-        head = b64url_encode(dump_json(full))
-    signing_input = f"{head}.{b64url_encode(payload)}"
-    return f"{signing_input}.{b64url_encode(signer.sign(signing_input.encode('ascii')))}"
-
-
-_PLAIN_MEMBERS = 3  # alg, kid, typ
+        full = {"alg": str(signer.algorithm), "kid": signer.kid, **header}
+        if full["alg"] != signer.algorithm or full["kid"] != signer.kid:
+            raise ValueError("alg and kid of a JWS are those of its signer")
+        head = b64url_bytes(dump_json(full)) + b"."
+    signing_input = head + b64url_bytes(payload)
+    return (signing_input + b"." + b64url_bytes(signer.sign(signing_input))).decode("ascii")
 
 
 @lru_cache(maxsize=64)
-def _plain_header(alg: str, kid: str, typ: str) -> str:
-    """Return the header that all tokens of one key and type have."""
-    return b64url_encode(dump_json({"alg": alg, "kid": kid, "typ": typ}))
+def _plain_header(algorithm: Algorithm, kid: str, typ: str) -> bytes:
+    """Return the segment, with its dot, that all tokens of one key and type begin with."""
+    return b64url_bytes(dump_json({"alg": str(algorithm), "kid": kid, "typ": typ})) + b"."
 
 
 def twin(token: str) -> str:
