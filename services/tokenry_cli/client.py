@@ -252,10 +252,9 @@ def _say_rotated(done: Rotated, words: str) -> None:
         return
     where = "" if done.application is None else f" of {done.application}"
     how = "an interrupted rotation was finished" if done.resumed else f"the new secret is in the file{where}"
-    people.print(
-        f"[green]{escape(how)}[/green]; old secrets work until {moment(done.old_until)}, and what was got with them until it expires"
-    )
-    people.print(f"undo: none is needed before that; after it: tokenry client rotate-secret {words}")
+    people.print(f"[green]{escape(how)}[/green]; old secrets work until {moment(done.old_until)}")
+    people.print("tokens that were got with them live until they expire; tokenry revoke claim takes them too")
+    people.print(f"undo: there is none, and none is needed: tokenry client rotate-secret {words} makes another one")
 
 
 # --- as code ------------------------------------------------------------------------------------------------
