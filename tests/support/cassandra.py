@@ -17,6 +17,7 @@ import platform
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -151,6 +152,7 @@ class CassandraNode:
         seeds: Addresses of all nodes.
         initial_token: Its place in the ring.
         settings: Further lines of its cassandra.yaml.
+        tls: How its native port is spoken to, where *settings* ask for TLS.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class CassandraNode:
         seeds: Sequence[str] = ("127.0.0.1",),
         initial_token: int = -(2**63),
         settings: Mapping[str, object] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.address = address
@@ -171,6 +174,7 @@ class CassandraNode:
         self._seeds = tuple(seeds)
         self._initial_token = initial_token
         self._settings = dict(settings or {})
+        self._tls = tls
         self._process: Process | None = None
 
     def start(self) -> None:
@@ -195,12 +199,18 @@ class CassandraNode:
     def answers(self) -> bool:
         """Tell whether the native port answers an OPTIONS frame with SUPPORTED."""
         try:
-            with socket.create_connection((self.address, self.native_port), timeout=2) as connection:
+            with self._connect() as connection:
                 connection.sendall(_OPTIONS_FRAME)
-                header = connection.recv(9, socket.MSG_WAITALL)
+                header = connection.recv(9)
         except OSError:
             return False
         return len(header) == len(_OPTIONS_FRAME) and header[4] == _SUPPORTED
+
+    def _connect(self) -> socket.socket:
+        connection = socket.create_connection((self.address, self.native_port), timeout=2)
+        if self._tls is None:
+            return connection
+        return self._tls.wrap_socket(connection, server_hostname=self.address)
 
     @property
     def process(self) -> Process:
