@@ -22,8 +22,8 @@ from tokenry.protect import (
     PUBLIC,
     Access,
     Admitted,
+    Door,
     Protection,
-    PublicPaths,
     Refusal,
     Refused,
     Require,
@@ -32,10 +32,9 @@ from tokenry.protect import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from tokenry.claims import TokenInfo
-    from tokenry.protect import Judge
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -50,42 +49,13 @@ _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 HandlerT = TypeVar("HandlerT")
 
 
-class AuthMiddleware:
+class AuthMiddleware(Door["Application"]):
     """
     Lets nobody in without a valid token; `scope[TOKEN]` and `current_token()` then say who calls.
 
-    Middleware that changes the path of a request belongs outside of this one.
-
-    Args:
-        app: The application.
-        validator: Judges the tokens; run it with the application's lifespan: `lifespan=validator.lifespan`.
-        public: Paths that are open: `/healthz`, or `/static/*` for all below.
-        realm: Protection space to name in challenges (RFC 9110 section 11.5).
-        resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
-        certificate: The certificate that a proxy hands on; default: that of the TLS connection, where the server has
-            the TLS extension of ASGI. Without one, a token that is bound to a certificate is refused.
-        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
-
-    Raises:
-        ConfigurationError: A path or the URL is not usable.
+    Arguments as of `tokenry.protect.Door`; run the validator with the application's lifespan:
+    `lifespan=validator.lifespan`. Middleware that changes the path of a request belongs outside of this one.
     """
-
-    def __init__(
-        self,
-        app: Application,
-        validator: Judge,
-        *,
-        public: Iterable[str] = (),
-        realm: str | None = None,
-        resource_metadata: str | None = None,
-        certificate: ProxyCertificate | None = None,
-        dpop: Dpop | None = None,
-    ) -> None:
-        """Stand before *app*."""
-        self.app = app
-        self.public = PublicPaths(public)
-        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
-        self._certificate = certificate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -96,7 +66,7 @@ class AuthMiddleware:
         info = None
         if not access.public:
             try:
-                info = await admit(self.protection, scope, access, certificate=self._certificate)
+                info = await admit(self.protection, scope, access)
             except Refused as refused:
                 await send_refusal(refused.refusal, scope, receive, send)
                 return
@@ -112,9 +82,7 @@ class AuthMiddleware:
         return ANY_TOKEN
 
 
-async def admit(
-    protection: Protection, scope: Scope, access: Access, *, certificate: ProxyCertificate | None = None
-) -> TokenInfo:
+async def admit(protection: Protection, scope: Scope, access: Access) -> TokenInfo:
     """
     Return what the token of a connection says.
 
@@ -122,7 +90,6 @@ async def admit(
         protection: What decides.
         scope: The connection.
         access: What is asked for.
-        certificate: The certificate that a proxy hands on; None: that of the connection.
 
     Raises:
         Refused: With the answer.
@@ -130,7 +97,7 @@ async def admit(
     return await protection.aadmit(
         field_values(scope, "authorization"),
         access,
-        confirmation=presented_certificate(scope, certificate),
+        confirmation=presented_certificate(scope, protection.certificate),
         asked=None if protection.dpop is None else lambda: asked_by(scope),
     )
 

@@ -77,6 +77,7 @@ def protection() -> Protection:
         realm=getattr(settings, "TOKENRY_REALM", None),
         resource_metadata=getattr(settings, "TOKENRY_RESOURCE_METADATA", None),
         dpop=getattr(settings, "TOKENRY_DPOP", None),
+        certificate=getattr(settings, "TOKENRY_CERTIFICATE", None),
     )
 
 
@@ -92,14 +93,13 @@ async def aadmit(ours: Protection, request: Any, access: Access) -> TokenInfo:  
 
 def _shown(ours: Protection, request: Any) -> dict[str, Any]:  # noqa: ANN401 -- of Django or DRF
     """Return what the caller shows besides its token."""
-    proxy: ProxyCertificate | None = getattr(settings, "TOKENRY_CERTIFICATE", None)
     scope = getattr(request, "scope", None)  # over ASGI only
     if scope is not None:
         asked: Callable[[], Asked] = functools.partial(asgi.asked_by, scope)
-        shown = asgi.presented_certificate(scope, proxy)
+        shown = asgi.presented_certificate(scope, ours.certificate)
     else:
         asked = functools.partial(wsgi.asked_by, request.META)
-        shown = wsgi.presented_certificate(request.META, proxy)
+        shown = wsgi.presented_certificate(request.META, ours.certificate)
     return {"confirmation": shown, "asked": None if ours.dpop is None else asked}
 
 

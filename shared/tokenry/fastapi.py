@@ -96,8 +96,13 @@ class Bearer(SecurityBase):
         """Judge by *validator*."""
         self.model = HTTPBearer(bearerFormat="JWT", description=description)
         self.scheme_name = scheme_name
-        self._protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
-        self._certificate = certificate
+        self._protection = Protection(
+            validator=validator,
+            realm=realm,
+            resource_metadata=resource_metadata,
+            dpop=dpop,
+            certificate=certificate,
+        )
         setattr(self, _ATTRIBUTE, ANY_TOKEN)
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> TokenInfo:
@@ -128,7 +133,7 @@ class Bearer(SecurityBase):
             if held is not None and held.protection is self._protection:
                 held.protection.require(held.info, access)  # asked for again, with other scopes: a proof counts once
                 return held.info
-            info = await admit(self._protection, scope, access, certificate=self._certificate)
+            info = await admit(self._protection, scope, access)
         except Refused as refused:
             raise RequestRefused(refused.refusal) from refused
         scope[_ADMITTED] = Admitted(info=info, protection=self._protection)

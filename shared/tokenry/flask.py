@@ -49,9 +49,8 @@ HandlerT = TypeVar("HandlerT")
 class _Extension:
     """What `init_app` leaves in `app.extensions`."""
 
-    def __init__(self, protection: Protection, public_paths: PublicPaths, certificate: ProxyCertificate | None) -> None:
+    def __init__(self, protection: Protection, public_paths: PublicPaths) -> None:
         self.protection = protection
-        self.certificate = certificate
         self.public = public_paths
         self.running = Running(protection.validator)
 
@@ -82,8 +81,10 @@ def init_app(
     Raises:
         ConfigurationError: A path or the URL is not usable.
     """
-    protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
-    app.extensions[_EXTENSION] = _Extension(protection, PublicPaths(public), certificate)
+    protection = Protection(
+        validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop, certificate=certificate
+    )
+    app.extensions[_EXTENSION] = _Extension(protection, PublicPaths(public))
     # Before those that are there already: none of them may answer a caller whom we have not looked at.
     app.before_request_funcs.setdefault(None, []).insert(0, _authenticate)
 
@@ -96,7 +97,7 @@ def _authenticate() -> Response | None:
         return None
     ours.running.ensure()
     try:
-        g.token = admit(ours.protection, request.environ, access, certificate=ours.certificate)
+        g.token = admit(ours.protection, request.environ, access)
     except Refused as refused:
         return _response(refused.refusal)
     return None

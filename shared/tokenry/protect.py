@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tokenry.errors import (
@@ -32,10 +32,12 @@ from tokenry.scope import NO_SCOPE, Scope, format_scope, parse_scope, scope_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from tokenry.certificates import ProxyCertificate
     from tokenry.claims import TokenInfo
     from tokenry.dpop import Asked, Dpop
 
 HandlerT = TypeVar("HandlerT")
+AppT = TypeVar("AppT")
 _ATTRIBUTE: Final = "__tokenry_access__"
 
 
@@ -201,6 +203,51 @@ class PublicPaths:
 # --- the decision ---
 
 
+class Door(Generic[AppT]):
+    """
+    What stands before an application of any kind, and lets nobody in without a valid token.
+
+    Args:
+        app: The application.
+        validator: Judges the tokens.
+        public: Paths that are open: `/healthz`, or `/static/*` for all below.
+        realm: Protection space to name in challenges (RFC 9110 section 11.5).
+        resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
+        certificate: The certificate that a proxy hands on; default: that of the TLS connection, where the server tells
+            it. Without one, a token that is bound to a certificate is refused.
+        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
+
+    Raises:
+        ConfigurationError: A path or the URL is not usable.
+    """
+
+    def __init__(
+        self,
+        app: AppT,
+        validator: Judge,
+        *,
+        public: Iterable[str] = (),
+        realm: str | None = None,
+        resource_metadata: str | None = None,
+        certificate: ProxyCertificate | None = None,
+        dpop: Dpop | None = None,
+    ) -> None:
+        """Stand before *app*."""
+        self.app = app
+        self.public = PublicPaths(public)
+        self.protection = Protection(
+            validator=validator,
+            realm=realm,
+            resource_metadata=resource_metadata,
+            dpop=dpop,
+            certificate=certificate,
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Do what else a kind of application needs at its start."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """
@@ -254,12 +301,14 @@ class Protection:
         realm: Protection space to name in challenges (RFC 9110 section 11.5).
         resource_metadata: URL of this service's metadata, to name in challenges (RFC 9728 section 5.1).
         dpop: Reads proofs of tokens that are bound to a key (RFC 9449); None: such tokens are refused.
+        certificate: The certificate that a proxy hands on (RFC 8705); None: that of the connection counts.
     """
 
     validator: Judge
     realm: str | None = None
     resource_metadata: str | None = None
     dpop: Dpop | None = None
+    certificate: ProxyCertificate | None = None
     _validate_at_once: Callable[[str, str | None], TokenInfo] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

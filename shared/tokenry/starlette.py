@@ -168,13 +168,18 @@ class BearerBackend(AuthenticationBackend):
         dpop: Dpop | None = None,
     ) -> None:
         """Judge by *validator*."""
-        self._protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
-        self._certificate = certificate
+        self._protection = Protection(
+            validator=validator,
+            realm=realm,
+            resource_metadata=resource_metadata,
+            dpop=dpop,
+            certificate=certificate,
+        )
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """Return scopes and caller, or None for a connection without a token; raises TokenRefused."""
         try:
-            info = await asgi.admit(self._protection, conn.scope, ANY_TOKEN, certificate=self._certificate)
+            info = await asgi.admit(self._protection, conn.scope, ANY_TOKEN)
         except Refused as refused:
             if refused.refusal.error is None:
                 return None

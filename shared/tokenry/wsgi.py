@@ -20,7 +20,7 @@ from tokenry.dpop import Asked, Dpop
 from tokenry.errors import Unready, ValidatorNotReady
 from tokenry.http.forking import renew_after_fork
 from tokenry.oauth.mutual_tls import PresentedCertificate, thumbprint_of_pem
-from tokenry.protect import ANY_TOKEN, Access, Admitted, Protection, PublicPaths, Refusal, Refused, Require, public
+from tokenry.protect import ANY_TOKEN, Access, Admitted, Door, Protection, Refusal, Refused, Require, public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
@@ -42,41 +42,16 @@ _PHRASES: Final = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 50
 HandlerT = TypeVar("HandlerT")
 
 
-class AuthMiddleware:
+class AuthMiddleware(Door["Application"]):
     """
     Lets nobody in without a valid token; `environ[TOKEN]` then says who calls.
 
-    Args:
-        app: The application.
-        validator: Judges the tokens.
-        public: Paths (`PATH_INFO`) that are open: `/healthz`, or `/static/*` for all below.
-        realm: Protection space to name in challenges (RFC 9110 section 11.5).
-        resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
-        certificate: The certificate that a proxy hands on; default: that of the TLS connection, where the server tells
-            it. Without one, a token that is bound to a certificate is refused.
-        dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
-
-    Raises:
-        ConfigurationError: A path or the URL is not usable.
+    Arguments as of `tokenry.protect.Door`; paths are those within the application (`PATH_INFO`). The validator is
+    started by the first request.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        validator: Judge,
-        *,
-        public: Iterable[str] = (),
-        realm: str | None = None,
-        resource_metadata: str | None = None,
-        certificate: ProxyCertificate | None = None,
-        dpop: Dpop | None = None,
-    ) -> None:
-        """Stand before *app*."""
-        self.app = app
-        self.public = PublicPaths(public)
-        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
-        self._certificate = certificate
-        self._running = Running(validator)
+    def _begin(self) -> None:
+        self._running = Running(self.protection.validator)
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
@@ -86,7 +61,7 @@ class AuthMiddleware:
             return self.app(environ, start_response)
         self._running.ensure()
         try:
-            info = admit(self.protection, environ, ANY_TOKEN, certificate=self._certificate)
+            info = admit(self.protection, environ, ANY_TOKEN)
         except Refused as refused:
             return _answer(refused.refusal, start_response)
         environ[TOKEN] = info
@@ -134,9 +109,7 @@ def path_of(environ: Environment) -> str:
     return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def admit(
-    protection: Protection, environ: Environment, access: Access, *, certificate: ProxyCertificate | None = None
-) -> TokenInfo:
+def admit(protection: Protection, environ: Environment, access: Access) -> TokenInfo:
     """
     Return what the token of a request says.
 
@@ -144,7 +117,6 @@ def admit(
         protection: What decides.
         environ: The request.
         access: What is asked for.
-        certificate: The certificate that a proxy hands on; None: that of the connection.
 
     Raises:
         Refused: With the answer.
@@ -152,7 +124,7 @@ def admit(
     return protection.admit(
         authorization_values(environ),
         access,
-        confirmation=presented_certificate(environ, certificate),
+        confirmation=presented_certificate(environ, protection.certificate),
         asked=None if protection.dpop is None else lambda: asked_by(environ),
     )
 

@@ -1,8 +1,8 @@
 """
 The library's contract (docs/library/public-api.md) in generated situations; tests/shared/client/test_contract.py has 1.
 
-2. a token goes only to the listed origins; 3. `validate` does no I/O, and any revocation that fits denies; 4. an unknown
-key is one refetch, not one for each call; 5. an old list is said first and refused later, and never forgets.
+2. a token goes only to the listed origins; 3. `validate` does no I/O, and any revocation that fits denies; 4. an
+unknown key is one refetch, not one for each call; 5. an old list is said first and refused later, and never forgets.
 """
 
 import asyncio
