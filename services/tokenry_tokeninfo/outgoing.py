@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
+from tokenry.serving.tracing import trace_headers
 from tokenry_tokeninfo.ports import Answer, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class HttpCalls:
         try:
             async with (
                 asyncio.timeout(deadline_seconds),
-                self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as response,
+                self._session.request(
+                    method, url, headers={**headers, **trace_headers()}, data=body, allow_redirects=False
+                ) as response,
             ):
                 return Answer(status=response.status, body=await self._read(response))
         except TimeoutError:

@@ -86,6 +86,10 @@ class Deployment:
         )
         assert made.wait(seconds=120) == 0, made.output()
 
+    def add_environment(self, service: str, settings: dict[str, str]) -> None:
+        """Give *service* more settings, before it starts."""
+        self._extra[service] |= settings
+
     def write_client(self, client_id: str, **members: object) -> None:
         """Write a client of the realm `services` into the folder; an issuer that runs takes it at its next refresh."""
         path = self._folder.credentials / "realms" / "services" / "clients" / f"{client_id}.json"

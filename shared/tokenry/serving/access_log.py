@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 
 from tokenry.serving.keys import current_request_id
+from tokenry.serving.tracing import current_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +98,9 @@ def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDic
     request_id = current_request_id.get()
     if request_id is not None:
         event.setdefault("request_id", request_id)
+    trace = current_trace.get()
+    if trace is not None:
+        event.update(trace_id=trace.trace_id, span_id=trace.span_id)
     return event
 
 
@@ -197,6 +201,9 @@ class _ShortWay:
         line: dict[str, object] = {**self._fixed, **members, "event": event}
         if request_id is not None and "request_id" not in line:
             line["request_id"] = request_id
+        trace = current_trace.get()
+        if trace is not None:
+            line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
         line["level"] = "info"
         line["ts"] = self._timestamp()
         text = self._encode(line)

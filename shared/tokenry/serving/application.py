@@ -58,6 +58,7 @@ from tokenry.serving.metrics import CONTENT_TYPE, KNOWN_METHODS, OTHER_METHOD, U
 from tokenry.serving.problem import PROBLEM_JSON, Problem
 from tokenry.serving.pulse import Pulse, Watchdog
 from tokenry.serving.server import run, serve
+from tokenry.serving.tracing import TRACES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -347,14 +348,23 @@ class _Front:
         reset = current_request_id.set(request_id)
         request[CLIENT_ADDRESS] = self._caller(request)
         self._metrics.in_flight += 1
+        traces = request.app.get(TRACES)
         try:
-            response = await self._answer(request, handler)
-            seconds = self._clock.monotonic() - began
-            self._observe(request, response.status, seconds)
-            self._log_access(request, response.status, seconds)
+            if traces is None:
+                return await self._observed(request, handler, began)
+            with traces.request(request.headers, method=_method(request), request_id=request_id) as span:
+                response = await self._observed(request, handler, began)
+                span.answered(method=_method(request), route=_route(request), status=response.status)
+                return response
         finally:
             self._metrics.in_flight -= 1
             current_request_id.reset(reset)
+
+    async def _observed(self, request: web.Request, handler: Handler, began: float) -> web.StreamResponse:
+        response = await self._answer(request, handler)
+        seconds = self._clock.monotonic() - began
+        self._observe(request, response.status, seconds)
+        self._log_access(request, response.status, seconds)
         return response
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

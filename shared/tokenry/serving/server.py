@@ -40,6 +40,7 @@ from tokenry.serving.notify import Notifier, notifying
 from tokenry.serving.protocol import Connection, Crowd, Limits
 from tokenry.serving.quick import QUICK, QUICK_FORMS
 from tokenry.serving.settings import ServiceSettings
+from tokenry.serving.tracing import TRACES, Traces, traces_from
 from tokenry.serving.workers import check_processes, parent_of, supervise
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ async def _listen(
     server = runner.server
     if server is None:  # pragma: no cover -- only before setup
         raise RuntimeError("the application was not set up")
-    malformed, quick, settings = app[METRICS].malformed.inc, app.get(QUICK), app.get(SETTINGS)
-    forms = app.get(QUICK_FORMS)
+    malformed, settings = app[METRICS].malformed.inc, app.get(SETTINGS)
+    quick, forms = (app.get(QUICK), app.get(QUICK_FORMS)) if TRACES not in app else (None, None)
     limits = Limits() if settings is None else _limits(settings, open_files=_open_files())
     crowd = Crowd(limits.connections, on_full=app[METRICS].crowded.inc)
 
@@ -225,6 +226,7 @@ def run(
     service: str = "service",
     parent: int | None = None,
     notifier: Notifier | None = None,
+    traces: Traces | None = None,
 ) -> int:
     """
     Serve the application that *app_factory* makes (inside the event loop) until a signal stops it.
@@ -235,6 +237,7 @@ def run(
         service: Name of the service in logs.
         parent: Process id of the supervisor; when that is gone, this process stops, too.
         notifier: Tells the service manager how we are.
+        traces: Makes spans of the requests.
 
     Returns:
         The exit code of the process.
@@ -242,7 +245,7 @@ def run(
     writer = configure_logging(settings, service=service)
     try:
         with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
-            runner.run(_run(app_factory, settings, parent, notifier or Notifier({})))
+            runner.run(_run(app_factory, settings, parent, notifier or Notifier({}), traces))
     except ConfigurationError as error:
         _print_faults(service, error)
         return EXIT_CONFIGURATION
@@ -267,11 +270,18 @@ def _loop_factory(settings: ServiceSettings) -> Callable[[], asyncio.AbstractEve
 
 
 async def _run(
-    app_factory: Callable[[], web.Application], settings: ServiceSettings, parent: int | None, notifier: Notifier
+    app_factory: Callable[[], web.Application],
+    settings: ServiceSettings,
+    parent: int | None,
+    notifier: Notifier,
+    traces: Traces | None,
 ) -> None:
     stop = _Stop(parent)
     async with AsyncExitStack() as stack:
         app = app_factory()
+        if traces is not None:
+            app[TRACES] = traces
+            app.cleanup_ctx.append(traces.running)
         tls = await tls_context(settings, stack)
         server = await stack.enter_async_context(
             serve(
@@ -438,11 +448,18 @@ def command(
         settings = settings_class.from_environment(environ)
         check_processes(settings, count)
         if options.check_settings:
+            traces_from(environ, service=service)
             return EXIT_OK
         if module is not None and count > 1:
             return supervise(module, settings, count, environ)
-        notifier = Notifier(environ)
-        return run(compose(settings), settings, service=service, parent=parent_of(environ), notifier=notifier)
+        return run(
+            compose(settings),
+            settings,
+            service=service,
+            parent=parent_of(environ),
+            notifier=Notifier(environ),
+            traces=traces_from(environ, service=service),
+        )
     except ConfigurationError as error:
         _print_faults(service, error)
         return EXIT_CONFIGURATION
