@@ -64,6 +64,7 @@ class ListProxy:
         upstreams: Base URLs of the services; the first one is asked first.
         chance: Of what is spoiled.
         polls: Whether requests are never held, as if a proxy on the way forbade it.
+        alternates: Whether each request goes to another service than the one before, as many balancers do it.
         pinned: Number of the only service that can be reached; None: whichever answers.
         spoiling: What is done to answers.
         address: Where it listens.
@@ -72,12 +73,14 @@ class ListProxy:
     upstreams: Sequence[str]
     chance: random.Random
     polls: bool = False
+    alternates: bool = False
     pinned: int | None = None
     spoiling: Spoiling = field(default_factory=Spoiling)
     address: tuple[str, int] = field(default_factory=lambda: ("127.0.0.1", free_port()))
     _past: dict[bool, deque[_Answer]] = field(
         default_factory=lambda: {True: deque(maxlen=_KEPT_ANSWERS), False: deque(maxlen=_KEPT_ANSWERS)}
     )
+    _asked: int = 0
     _down: dict[str, float] = field(default_factory=dict)
     _runner: web.AppRunner | None = None
     _session: aiohttp.ClientSession | None = None
@@ -103,7 +106,8 @@ class ListProxy:
         path = request.raw_path
         if self.polls:
             path = re.sub(r"wait=\d+", "wait=0", path)
-        for upstream in self._order():
+        order = self._order()
+        for upstream in order:
             try:
                 answer = await self._ask(upstream, request, path, body)
             except (aiohttp.ClientError, TimeoutError, OSError):
@@ -112,7 +116,7 @@ class ListProxy:
             except asyncio.CancelledError:
                 self._leave(upstream)  # the reader's patience has ended
                 raise
-            if answer.status == 503 and self.pinned is None and upstream != self._order()[-1]:
+            if answer.status == 503 and self.pinned is None and upstream != order[-1]:
                 continue  # a balancer looks at readiness, and asks the next one
             if request.method == "GET":
                 answer = self._spoiled(answer, is_changes="/changes" in path)
@@ -128,7 +132,11 @@ class ListProxy:
         if self.pinned is not None:
             return [self.upstreams[self.pinned]]
         now = time.monotonic()
-        return sorted(self.upstreams, key=lambda each: self._down.get(each, 0.0) > now)
+        self._asked += self.alternates
+        turn = self._asked % len(self.upstreams)
+        return sorted(
+            [*self.upstreams[turn:], *self.upstreams[:turn]], key=lambda each: self._down.get(each, 0.0) > now
+        )
 
     async def _ask(self, upstream: str, request: web.Request, path: str, body: bytes) -> _Answer:
         assert self._session is not None

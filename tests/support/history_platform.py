@@ -5,7 +5,7 @@ The platform whose histories are judged: real processes, a real store, and a pro
     validator v ── list:v ──► balancer of v ──► A or B          issuer ── list:issuer ──► balancer ──► A or B
 
 Two of the four validators are token info services, two are programs with the library inside; of each kind one has a
-state folder. One is kept from holding requests, so it polls.
+state folder. One is kept from holding requests, so it polls; the requests of another one go to both services in turn.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ SERVICES: Final = ("A", "B")
 VALIDATORS: Final = ("info-1", "info-2", "library-1", "library-2")
 KEEPING: Final = frozenset({"info-1", "library-1"})  # have a state folder
 POLLING: Final = "info-2"
+ALTERNATING: Final = "library-2"  # its balancer sends each request to the other service
 ISSUED_CLIENTS: Final = 25  # whose tokens come from the issuer itself
 SPARE_KEYS: Final = 12  # published, and used by the driver: what KEY revocations are about
 ADMIN_SCOPES: Final = ("revocation.admin", "revocation.undo", "revocation.write")
@@ -241,7 +242,12 @@ class HistoryPlatform:
             self.posts[name] = FaultProxy((host, int(port)))
         for number, name in enumerate((*VALIDATORS, "issuer")):
             urls = list(self._urls.values())
-            balancer = ListProxy(urls if number % 2 == 0 else urls[::-1], self._chance, polls=name == POLLING)
+            balancer = ListProxy(
+                urls if number % 2 == 0 else urls[::-1],
+                self._chance,
+                polls=name == POLLING,
+                alternates=name == ALTERNATING,
+            )
             await balancer.start()
             self.balancers[name] = balancer
             self.lists[name] = FaultProxy(balancer.address)
