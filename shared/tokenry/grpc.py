@@ -118,13 +118,14 @@ class _Rules:
         scopes: Mapping[str, Iterable[str] | str],
         public: Iterable[str],
         realm: str | None,
+        resource_metadata: str | None,
         dpop: Dpop | None,
     ) -> None:
         self.access: dict[str, Access] = dict.fromkeys(_methods(public), PUBLIC)
         for method in _methods(scopes):
             named = scopes[method]
             self.access[method] = needs([named] if isinstance(named, str) else named)
-        self.protection = Protection(validator=validator, realm=realm, dpop=dpop)
+        self.protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
 
     def of(self, method: str) -> Access:
         return self.access.get(method, ANY_TOKEN)
@@ -182,6 +183,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         scopes: What a method needs, by its name: `{"/shop.Orders/Get": ("orders.read",)}`.
         public: Methods that are open: `["/grpc.health.v1.Health/Check"]`.
         realm: Protection space to name in challenges.
+        resource_metadata: URL of this service's metadata to name in challenges (RFC 9728 section 5.1).
         dpop: Reads the proofs of callers whose tokens are bound to a key; without it such tokens are refused.
 
     Raises:
@@ -195,10 +197,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         *,
         public: Iterable[str] = (),
         realm: str | None = None,
+        resource_metadata: str | None = None,
         dpop: Dpop | None = None,
     ) -> None:
         """Stand before the handlers of a server."""
-        self._rules = _Rules(validator, scopes or {}, public, realm, dpop)
+        self._rules = _Rules(validator, scopes or {}, public, realm, resource_metadata, dpop)
 
     async def intercept_service(
         self,
@@ -239,10 +242,11 @@ class SyncServerInterceptor(grpc.ServerInterceptor):
         *,
         public: Iterable[str] = (),
         realm: str | None = None,
+        resource_metadata: str | None = None,
         dpop: Dpop | None = None,
     ) -> None:
         """Stand before the handlers of a server."""
-        self._rules = _Rules(validator, scopes or {}, public, realm, dpop)
+        self._rules = _Rules(validator, scopes or {}, public, realm, resource_metadata, dpop)
 
     def intercept_service(
         self,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tokenry.claims import TokenInfo
     from tokenry.client.access_token import TokenSource
+    from tokenry.introspector import Introspector
+    from tokenry.token_validator import TokenValidator
 
 SourceT = TypeVar("SourceT", bound="TokenSource")
 
@@ -54,7 +56,9 @@ def watch_source(source: SourceT, *, name: str = "default", registry: CollectorR
     return source
 
 
-def watch_validator(validator: Any, *, registry: CollectorRegistry = REGISTRY) -> Any:  # noqa: ANN401 -- any judge
+def watch_validator(
+    validator: TokenValidator | Introspector, *, registry: CollectorRegistry = REGISTRY
+) -> CountingValidator:
     """
     Show *validator* at `/metrics`, and return one that counts; use that one in its place.
 

@@ -17,6 +17,7 @@ from tokenry.testing import FakeIssuer
 
 MINE, OTHER = client_identity(), client_identity("stock")
 THUMBPRINT = PresentedCertificate(der=MINE.der, chain_verified=True).thumbprint
+METADATA = "https://orders.example/.well-known/oauth-protected-resource"
 KINDS = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 
 
@@ -85,7 +86,7 @@ def server(request, issuer):
         server = grpc.server(
             futures.ThreadPoolExecutor(4),
             sync_handlers(),
-            interceptors=[SyncServerInterceptor(issuer.validator(), dpop=dpop)],
+            interceptors=[SyncServerInterceptor(issuer.validator(), dpop=dpop, resource_metadata=METADATA)],
         )
         port = server.add_secure_port("localhost:0", credentials)
         server.start()
@@ -96,7 +97,8 @@ def server(request, issuer):
         async def serve():
             ended[:] = [asyncio.get_running_loop(), asyncio.Event()]
             server = grpc.aio.server(
-                handlers=async_handlers(), interceptors=[ServerInterceptor(issuer.validator(), dpop=dpop)]
+                handlers=async_handlers(),
+                interceptors=[ServerInterceptor(issuer.validator(), dpop=dpop, resource_metadata=METADATA)],
             )
             ports.append(server.add_secure_port("localhost:0", credentials))
             await server.start()
@@ -165,6 +167,14 @@ def test_V26_a_proof_is_for_this_method_and_good_once(server, issuer, kind):
         assert ask(asking, kind, metadata=metadata) is grpc.StatusCode.UNAUTHENTICATED
         as_bearer = [("authorization", headers["Authorization"].replace("DPoP", "Bearer"))]
         assert ask(asking, kind, metadata=as_bearer) is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_M10_a_challenge_names_the_metadata_and_both_schemes(server):
+    _, channel = server
+    with channel() as asking, pytest.raises(grpc.RpcError) as refused:
+        asking.unary_unary("/shop.Orders/unary_unary")(b"", timeout=10)
+    trailer = dict(refused.value.trailing_metadata())
+    assert trailer["www-authenticate"] == f'Bearer resource_metadata="{METADATA}", DPoP algs="ES256"'
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ import tokenry.httpx
 import tokenry.requests
 import tokenry.starlette
 import tokenry.wsgi
-from tokenry import ClientCredentials, Introspector, TokenInfo, TokenValidator
+from tokenry import ClientCredentials, Introspector, TokenInfo, TokenValidator, metrics
+from tokenry.certificates import ProxyCertificate
+from tokenry.dpop import Dpop
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -112,6 +114,21 @@ def grpc_interceptors(validator: TokenValidator) -> None:
     grpc.aio.server(interceptors=[tokenry.grpc.ServerInterceptor(validator, {"/shop.Orders/Get": ("orders.read",)})])
     assert_type(tokenry.grpc.current_token(), TokenInfo | None)
     assert_type(tokenry.asgi.current_token(), TokenInfo | None)
+
+
+def bound_tokens(validator: TokenValidator) -> None:
+    dpop = Dpop("https://orders.example")
+    proxy = ProxyCertificate(proxies=["10.0.0.0/8"])
+    app = Flask("orders")
+    tokenry.flask.init_app(app, validator, dpop=dpop, certificate=proxy)
+    tokenry.fastapi.Bearer(validator, dpop=dpop, certificate=proxy)
+    tokenry.starlette.BearerBackend(validator, dpop=dpop, certificate=proxy)
+    tokenry.grpc.ServerInterceptor(validator, dpop=dpop)
+    source = metrics.watch_source(ClientCredentials(scope=["orders.read"], dpop=True), name="orders")
+    assert_type(source, ClientCredentials)
+    assert_type(source.get().headers("GET", "https://orders.example/"), dict[str, str])
+    ClientCredentials(assertion_file="/var/run/token", dpop="yes")  # type: ignore[arg-type]  # a choice, no word
+    tokenry.asgi.AuthMiddleware(None, validator)  # type: ignore[arg-type]  # no application
 
 
 def old_code() -> str:
