@@ -236,7 +236,10 @@ class Documents:
         Raises:
             NotValid: An issuer would refuse them.
         """
-        body = encoded(members)
+        try:
+            body = encoded(members)
+        except UnicodeEncodeError:
+            raise NotValid(f"{key.name or key.realm}: there is a text that is no Unicode") from None
         if len(body) > MAX_OBJECT_BYTES:
             raise NotValid(f"{key.name or key.realm} is larger than {MAX_OBJECT_BYTES} bytes")
         self._read(key, body)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from tokenry.errors import TokenryError
 from tokenry_admin.applying import MEMBERS
@@ -32,7 +33,7 @@ from tokenry_admin.views import ID_MEMBERS
 from tokenry_registry.realms import ObjectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tokenry_registry.realms import ObjectKey
 
@@ -44,6 +45,11 @@ _SCALARS: Final = {
     "tag:yaml.org,2002:int": int,
     "tag:yaml.org,2002:bool": bool,
     "tag:yaml.org,2002:null": type(None),
+}
+_READERS: Final[Mapping[type, Callable[[SafeConstructor, yaml.ScalarNode], Any]]] = {
+    int: SafeConstructor.construct_yaml_int,
+    bool: SafeConstructor.construct_yaml_bool,
+    type(None): SafeConstructor.construct_yaml_null,
 }
 
 
@@ -99,6 +105,7 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self._name = name
         self._read: set[int] = set()
+        self._constructor = SafeConstructor()
 
     def entries(self, root: yaml.Node | None) -> dict[ObjectKey, Entry]:
         if not isinstance(root, yaml.MappingNode):
@@ -178,9 +185,14 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, depth - 1) for item in node.value]
         kind = _SCALARS.get(node.tag)
-        if kind is None:
+        if kind is None or not isinstance(node, yaml.ScalarNode):
             self._refuse(node, "texts, whole numbers, true and false are expected here: put a text into quotes")
-        return yaml.SafeLoader("").construct_object(node) if kind is not str else node.value
+        if kind is str:
+            return node.value
+        try:
+            return _READERS[kind](self._constructor, node)
+        except (ValueError, KeyError, IndexError):  # a tag that was written and does not fit
+            self._refuse(node, "this is not what its tag says")
 
     def _once(self, node: yaml.Node) -> None:
         if id(node) in self._read:

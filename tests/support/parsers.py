@@ -6,13 +6,14 @@ Generated tests and the coverage-guided fuzzer share this table: a parser that i
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.access_tokens import ISSUER, KEY, KEYS, LIFETIME, NOW, token
-from tokenry.errors import ConfigurationError, InvalidToken, TokenryError, UnknownKey
+from tokenry.errors import ConfigurationError, InvalidToken, ProtocolError, TokenryError, UnknownKey
 from tokenry.jose import jws
 from tokenry.jose.certificates import read_certificate
 from tokenry.jose.encoding import b64url_decode, b64url_encode, parse_json_object
@@ -43,6 +44,11 @@ from tokenry.testing.clock import FakeClock
 from tokenry.testing.issuer import FakeIssuer
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
 from tokenry.validation.validator import Validator
+from tokenry_admin.backup import read_backup, write_backup
+from tokenry_admin.importing import read_lines
+from tokenry_admin.plan_b_forms import add_password, read_client, read_user
+from tokenry_admin.secret_rotation import read_rotation
+from tokenry_cli.clients_file import read_clients_file
 from tokenry_registry import bootstrap
 from tokenry_registry.realms import RefusedObject, read_key, read_object
 from tokenry_registry.secret_hashes import parse_hash
@@ -61,6 +67,8 @@ from tokenry_tokeninfo.auth_policy import PolicyFault, policy_from_header, polic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tokenry_admin.importing import Imported
 
 HOSTILE_FILES: Final = Path(__file__).parents[1] / "assets" / "hostile"
 """One folder for each parser that has any, one file for each defect, named after it."""
@@ -176,6 +184,25 @@ def _signed_proof(header: bytes, claims: bytes) -> object:
     """Read what the key in the header has signed."""
     signing_input = f"{b64url_encode(header)}.{b64url_encode(claims)}"
     return _proof(f"{signing_input}.{b64url_encode(KEY.sign(signing_input.encode()))}".encode())
+
+
+def _all_read(found: tuple[list[Imported], dict[int, str]]) -> object:
+    if found[1]:
+        raise ProtocolError(next(iter(found[1].values())))
+    return found[0]
+
+
+def _backed_up() -> bytes:
+    """Return a backup of what the issuer's own writer writes."""
+    import asyncio
+
+    from tests.support.registry_store import MemoryRegistry
+
+    store, file = MemoryRegistry(), io.BytesIO()
+    for kind, key in (("realm", "realms/services/realm.json"), ("client", "realms/services/clients/a.json")):
+        store.fill(key, _WRITTEN[kind])
+    asyncio.run(write_backup(store, file, environment="dev", now=NOW))
+    return file.getvalue()
 
 
 _WRITTEN: Final = _written()
@@ -302,6 +329,36 @@ PARSERS: Final[dict[str, Parser]] = {
     "stored hash": Parser(
         read=lambda data: parse_hash(_text(data)),
         seeds=(b"sha256:" + b64url_encode(bytes(32)).encode(), b"$2b$12$" + b"a" * 53),
+    ),
+    "raw-sync client": Parser(
+        read=lambda data: read_client(data, before={"secrets": [], "scopes": ["a"]}, partial=True, now=NOW),
+        seeds=(_json(secret_hash="sha256:" + "A" * 43, scopes=["a"], is_confidential=True, name="n"),),
+    ),
+    "raw-sync user": Parser(
+        read=lambda data: read_user(data, before=None, partial=False, now=NOW),
+        seeds=(_json(password_hashes=["sha256:" + "A" * 43], scopes={"uid": "a"}),),
+    ),
+    "raw-sync password": Parser(
+        read=lambda data: add_password(data, before={}, now=NOW),
+        seeds=(_json(password_hash="sha256:" + "A" * 43),),
+    ),
+    "plan b line": Parser(
+        read=lambda data: _all_read(read_lines(data.splitlines(), now=NOW)),
+        seeds=(_json(realm="/a", client_id="b", secret_hash="sha256:" + "A" * 43),),
+    ),
+    "rotation state": Parser(
+        read=read_rotation,
+        seeds=(_json(version=1, step="adding", hash="h", started_at=1, lease_until=2, overlap=3, abandoned=["a"]),),
+    ),
+    "clients file": Parser(
+        read=lambda data: read_clients_file(data, name="f"),
+        seeds=(
+            b"realm: a\nclients:\n  - client_id: b\n    scopes: [c, 'd']\n    enabled: true\n    token_lifetime: 60\n",
+        ),
+    ),
+    "backup": Parser(
+        read=lambda data: read_backup(io.BytesIO(data), environment="dev"),
+        seeds=(_backed_up(),),
     ),
     "forwarded for": Parser(
         read=lambda data: client_address("127.0.0.1", forwarded_for=[_text(data)], trusted_proxies=_PROXIES),

@@ -165,6 +165,14 @@ async def test_what_no_issuer_would_take_is_not_written(service, body):
     assert service.world.store.objects[PATH] == before
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a b", "", "\x00", "é", 'a"b', "x" * 2000])
+async def test_a_users_scope_that_is_none_is_not_written(service, name):
+    body = {"password_hashes": [], "scopes": {name: 1}}
+    answer = await service.ask("PUT", "/raw-sync/users/services/robot", raw=json.dumps(body).encode())
+    assert answer.status in {400, 422}, answer.body
+    assert service.world.members(USER_PATH)["scopes"] == ["orders.read"]
+
+
 async def test_a_name_is_a_clients_or_a_users(service):
     answer = await service.ask("PUT", "/raw-sync/users/services/orders", body={"password_hashes": []})
     assert answer.status == 409
