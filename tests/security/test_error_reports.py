@@ -2,8 +2,8 @@
 What a report of an error shows that has the values of all local variables, as collectors of errors make them.
 
 Our own logs have none: names of functions and lines only. But a team may put such a collector into the process, and
-then what our frames hold is sent away. So a fault is made at the bottom of each kind of request, where as many frames as
-can be are above it, and the report is searched for what the caller has sent.
+then what our frames hold is sent away. So a fault is made at the bottom of each kind of request, with as many frames
+above it as can be, and the report is searched for what the caller has sent.
 """
 
 import json
