@@ -20,10 +20,11 @@ from tokenry.serving.problem import Problem
 from tokenry_console.auditing import EXPORT_SECONDS, Auditing
 from tokenry_console.backends import BackendError, Backends, SignedOut
 from tokenry_console.changing import Changing
+from tokenry_console.errands import Errands, TooBusy
 from tokenry_console.history import History
 from tokenry_console.login import Login
 from tokenry_console.openapi import openapi_document
-from tokenry_console.registry import Registry
+from tokenry_console.registry import PATIENCE_SECONDS, Registry
 from tokenry_console.rendering import STATIC_CACHE, add_security_headers, page, static_files
 from tokenry_console.scraping import Scraper
 from tokenry_console.sessions import Forged, Sessions, TooManySessions
@@ -49,7 +50,14 @@ ACTIONS: Final = "disable|enable|rotate-secret"
 _log = structlog.get_logger("tokenry.console")
 
 
-def create_app(settings: Settings, *, clock: Clock, calls: Outgoing, random: Randomness) -> web.Application:
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock,
+    calls: Outgoing,
+    random: Randomness,
+    patience: float = PATIENCE_SECONDS,
+) -> web.Application:
     """
     Return the console.
 
@@ -58,6 +66,7 @@ def create_app(settings: Settings, *, clock: Clock, calls: Outgoing, random: Ran
         clock: Where the time comes from.
         calls: Makes the calls to the services.
         random: Where ids come from that nobody may guess.
+        patience: Seconds for which a page waits for a change that may take minutes.
     """
     health, metrics = Health(), Metrics(service=SERVICE)
     app = create_base_app(
@@ -82,7 +91,16 @@ def create_app(settings: Settings, *, clock: Clock, calls: Outgoing, random: Ran
     )
     history = History(settings.scraped, interval=settings.scrape_interval)
     door = Door(settings, clock=clock, sessions=sessions, backends=backends)
-    parts = Parts(settings=settings, clock=clock, random=random, door=door, backends=backends, history=history)
+    errands = Errands()
+    parts = Parts(
+        settings=settings,
+        clock=clock,
+        random=random,
+        door=door,
+        backends=backends,
+        history=history,
+        errands=errands,
+    )
     scraper = Scraper(history, calls=calls, clock=clock, interval=settings.scrape_interval)
     app[PARTS], app[SCRAPER] = parts, scraper
     app.middlewares.append(_answering(parts))
@@ -94,14 +112,14 @@ def create_app(settings: Settings, *, clock: Clock, calls: Outgoing, random: Ran
         "Places whose metrics could not be read in the last round.",
         function=lambda: sum(1 for place in history.places.values() if place.fault is not None),
     )
-    _add_routes(app, Site(parts))
-    app.cleanup_ctx.append(_scraping(scraper))
+    _add_routes(app, Site(parts), patience=patience)
+    app.cleanup_ctx.append(_scraping(scraper, errands))
     return app
 
 
-def _add_routes(app: web.Application, site: Site) -> None:
+def _add_routes(app: web.Application, site: Site, *, patience: float) -> None:
     login, watching, changing = Login(site), Watching(site), Changing(site)
-    registry, auditing = Registry(site), Auditing(site)
+    registry, auditing = Registry(site, patience=patience), Auditing(site)
     export = auditing.export
     export.__func__.__tokenry_deadline__ = EXPORT_SECONDS  # type: ignore[attr-defined]  # as `deadline` marks it
     app.router.add_routes(
@@ -186,6 +204,8 @@ def _refusal(error: TokenryError) -> web.Response:
             return _error(403, str(error), advice)
         case TooManySessions():
             return _error(503, "too many people are logged in", "Try again later.")
+        case TooBusy():
+            return _error(503, str(error), "Try again in a minute. Nothing was done.")
         case BackendError():
             return _error(error.status or 502, f"{error.part}: {error.cause}", error.advice)
         case Problem():
@@ -229,10 +249,11 @@ def scraping_check(history: History) -> Check:
     return check
 
 
-def _scraping(scraper: Scraper) -> Callable[[web.Application], AsyncIterator[None]]:
+def _scraping(scraper: Scraper, errands: Errands) -> Callable[[web.Application], AsyncIterator[None]]:
     async def context(_app: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(scraper.run())
         yield
+        await errands.end()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_AUDIT: Final = 500  # records that the page Revocations looks through
 MAX_SHOWN: Final = 200  # revocations on a page
 MAX_DETAILS: Final = 12  # of which a page asks for everything
+MAX_CLIENTS: Final = 1000  # the most that the admin service lists at a time
 MAX_EARLIER: Final = 20  # curves in grey
 AT_A_TIME: Final = 6  # calls of one page to one service
 MAX_LIST_ENTRIES_BYTES: Final = 8 * 2**20
@@ -121,7 +122,7 @@ class Questions:
 
     async def clients(self, realm: str | None) -> list[Client]:
         """Return the clients of *realm*, or of all."""
-        query = None if realm is None else {"realm": realm}
+        query = {"limit": str(MAX_CLIENTS)} | ({} if realm is None else {"realm": realm})
         said = await self._backends.admin.get("/clients", bearer=self._visit.bearer, query=query)
         return [Client.of(each) for each in objects(said, "clients")]
 

@@ -119,7 +119,10 @@ class Auditing:
             records += [each.members for each in found]
             count += 1
         try:
-            heads = [Head.read(first["head"])] if first.get("head") is not None else []
+            # What was kept in the store too; of other processes' logs there are no records here.
+            instances = {record.get("instance") for record in records}
+            kept = [each for each in objects(first, "heads") if each.get("instance") in instances]
+            heads = [Head.read(each) for each in ([] if first.get("head") is None else [first["head"]]) + kept]
             for record in records:
                 check_record(record)
             # A service keeps so many records to hand out; the oldest of them need not be the first of its chain.

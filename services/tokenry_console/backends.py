@@ -121,15 +121,20 @@ class Backend:
         bearer: Secret,
         query: Mapping[str, str] | None = None,
         key: str | None = None,
+        seconds: float | None = None,
     ) -> tuple[int, dict[str, Any]]:
         """
         Return status and JSON object of the answer to *body*; with *key* a repetition does nothing twice.
+
+        It is waited for as long as for a page, or for *seconds*.
 
         Raises:
             BackendError: It was refused, or nobody knows whether it was done; the text says which.
         """
         headers = {} if key is None else {"Idempotency-Key": key}
-        answer = await self._call("POST", path, bearer=bearer, query=query, body=dump_json(dict(body)), headers=headers)
+        answer = await self._call(
+            "POST", path, bearer=bearer, query=query, body=dump_json(dict(body)), headers=headers, seconds=seconds
+        )
         return answer.status, self._object(answer)
 
     async def _call(
@@ -143,6 +148,7 @@ class Backend:
         accept: str = "application/json",
         headers: Mapping[str, str] | None = None,
         max_bytes: int = MAX_ANSWER_BYTES,
+        seconds: float | None = None,
     ) -> Answer:
         if self._url is None:
             advice = f"Set {self._setting} where the console runs, or use the command line."
@@ -155,7 +161,12 @@ class Backend:
         url = self._url + path + (f"?{urlencode(query)}" if query else "")
         try:
             answer = await self._calls.call(
-                method, url, headers=sent, body=body, deadline_seconds=self._deadline, max_bytes=max_bytes
+                method,
+                url,
+                headers=sent,
+                body=body,
+                deadline_seconds=self._deadline if seconds is None else seconds,
+                max_bytes=max_bytes,
             )
         except Unreachable as error:
             raise self._away(error, changing=method != "GET") from None

@@ -84,7 +84,7 @@ class Changing:
         shown = [each for each in known if _mentions(each, words)] if words else known
         detailed = await ask.with_details(shown)
         history = self._site.parts.history
-        plots = [_timeline(detailed, now=self._site.now), metric_plots.denied(history)]
+        plots = [_timeline(detailed, now=self._site.now), metric_plots.denied(history, span=TIMELINE_SECONDS)]
         if preview is not None and preview.value is not None and preview.value.horizon:
             plots.append(_horizon(preview.value, now=self._site.now))
         return self._site.show(

@@ -54,13 +54,14 @@ def validating(history: History) -> Plot:
     )
 
 
-def denied(history: History) -> Plot:
-    """Return tokens refused as revoked, a minute (the lower half of P3)."""
+def denied(history: History, *, span: float = 0.0) -> Plot:
+    """Return tokens refused as revoked, a minute, over *span* seconds (the lower half of P3)."""
     found = history.rates("tokenry_validations_total")
     line = found.lines.get("revoked", [None] * len(found.times))
     lines = {"revoked": [None if value is None else 60 * value for value in line]}
     return Plot(
         id="denied",
+        span=span,
         title="Tokens refused as revoked, a minute: are they still trying?",
         kind="lines",
         **_table(found.times, lines),

@@ -19,7 +19,7 @@ _PAGES: Final = {
     ("get", "/validators"): "Which validators there are, and how fresh they are",
     ("get", "/keys"): "The life of each signing key",
     ("post", "/keys/rotate"): "Make the next signing key",
-    ("post", "/keys/{kid}/retire"): "Let a key sign no more",
+    ("post", "/keys/{kid}/retire"): "Take a key out of the JWK Set, if nothing that it signed is in use",
     ("get", "/clients"): "The clients",
     ("get", "/clients/{realm}/{id}"): "One client, and how many of its tokens live",
     ("post", "/clients/{realm}/{id}/{action}"): "Disable or enable a client, or give it a new secret",

@@ -39,6 +39,7 @@ class Plot:
         unit: Of the y axis.
         time: Whether x is Unix seconds.
         marks: Vertical lines: seconds and name.
+        span: Seconds that the x axis shows, up to the last moment; 0 for what there is.
         picture: A picture drawn here, which needs no script.
         empty: What to say when there are no rows.
         plain: What the sender of the page says in one sentence, for those who look at neither.
@@ -54,6 +55,7 @@ class Plot:
     unit: str = ""
     time: bool = True
     marks: Sequence[tuple[float, str]] = ()
+    span: float = 0.0
     picture: Picture | None = None
     empty: str = "Nothing was read yet."
     plain: str = ""

@@ -13,6 +13,8 @@ from tokenry_console.views import Preview, moment, text
 from tokenry_console.wording import when
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from aiohttp import web
 
     from tokenry_console.asking import Part
@@ -24,14 +26,17 @@ STATES: Final = ("scheduled", "published", "active", "retiring", "retired")
 ACTIONS: Final = {"disable": "disabled", "enable": "enabled", "rotate-secret": "given a new secret"}
 OLD_SECRET_DAYS: Final = 90
 MAX_REALM: Final = 200
+CHANGE_SECONDS: Final = 185.0  # the admin service waits for issuers for up to three minutes
+PATIENCE_SECONDS: Final = 3.0  # for which a person looks at a page that loads
 
 
 class Registry:
     """Shows and changes keys and clients."""
 
-    def __init__(self, site: Site) -> None:
-        """Answer for *site*."""
+    def __init__(self, site: Site, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Answer for *site*; a change that takes more than *patience* seconds goes on without the page."""
         self._site = site
+        self._patience = patience
 
     # --- keys ------------------------------------------------------------------------------------------------
 
@@ -109,7 +114,7 @@ class Registry:
         return self._site.go(visit, "/keys")
 
     async def retire_key(self, request: web.Request) -> web.Response:
-        """Let a key sign no more, or say why that would strand tokens."""
+        """Take a key out of the JWK Set, or say what that it signed is in use."""
         visit, _ = await self._site.enter(request)
         form = await self._site.parts.door.read_form(request, visit.session)
         kid = request.match_info["kid"]
@@ -181,15 +186,29 @@ class Registry:
         body: dict[str, object] = {}
         if action == "disable" and form.one("revoke") == "yes":
             body["revoke"] = True
-        done = await part(self._site.parts.backends.admin.post(f"{place}/{action}", body, bearer=visit.bearer))
+        asked = self._site.parts.backends.admin.post(
+            f"{place}/{action}", body, bearer=visit.bearer, seconds=CHANGE_SECONDS
+        )
+        task = self._site.parts.errands.run(self._change(visit, asked, client_id, action))
+        finished, _ = await asyncio.wait([task], timeout=self._patience)
+        if not finished:
+            said = f"{client_id}: it goes on, and waits for every issuer to know it; that takes a minute or two."
+            visit.session.tell("info", said)
+        return self._site.go(visit, place)
+
+    async def _change(
+        self, visit: Visit, asked: Awaitable[tuple[int, dict[str, Any]]], client_id: str, action: str
+    ) -> None:
+        """Wait for a change that may take minutes, and put its outcome onto the person's next page."""
+        done = await part(asked)
         if done.value is None:
-            return self._failed(visit, done, place)
+            visit.session.tell("bad", _said(done))
+            return
         said = f"{client_id} is {ACTIONS[action]}."
         if action == "rotate-secret":
             # It is in the application's bucket; if the answer had it, it is not shown.
             said += " It is in the application's bucket; the old one holds until the new one is in use everywhere."
         visit.session.tell("good", said)
-        return self._site.go(visit, place)
 
     # --- both ------------------------------------------------------------------------------------------------
 
@@ -198,9 +217,13 @@ class Registry:
         return self._site.go(visit, place)
 
     def _failed(self, visit: Visit, done: Part[Any], place: str) -> web.Response:
-        fault = done.fault
-        visit.session.tell("bad", "" if fault is None else f"{fault.part}: {fault.cause}. {fault.advice}")
+        visit.session.tell("bad", _said(done))
         return self._site.go(visit, place)
+
+
+def _said(done: Part[Any]) -> str:
+    fault = done.fault
+    return "" if fault is None else f"{fault.part}: {fault.cause}. {fault.advice}"
 
 
 def _mentions(one: Client, words: str) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry_console.backends import Backends
+    from tokenry_console.errands import Errands
     from tokenry_console.history import History
     from tokenry_console.plots import Plot
     from tokenry_console.ports import Randomness
@@ -49,6 +50,7 @@ class Parts:
         door: Lets people in.
         backends: The services.
         history: The scraped hour.
+        errands: What goes on beyond a request.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class Parts:
     door: Door
     backends: Backends
     history: History
+    errands: Errands
 
 
 class Site:

@@ -132,7 +132,7 @@
       height: HEIGHT,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), "Etc/UTC"),
       scales: {
-        x: { time },
+        x: { time, ...(Number(place.dataset.span) && { range: (plot, low, high) => [high - Number(place.dataset.span), high] }) },
         y: { range: (plot, low, high) => (kind === "curves" ? [0, 104] : [0, high > 0 ? high * 1.1 : 1]) },
       },
       axes: [

@@ -1,5 +1,6 @@
 """The console over real sockets, with every service around it a fake."""
 
+import asyncio
 import html
 import re
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ class Platform:
     Attributes:
         asked: Every call: method, URL, header fields and body.
         away: Services that do not answer, by base URL; and how.
+        gate: Closed, no service answers until it is opened.
         answers: What to say in place of the usual, by method and path.
     """
 
@@ -45,6 +47,8 @@ class Platform:
         self.away = {}
         self.answers = {}
         self.expires_in = 3600
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.refused = set()
         self.validators = [validator("orders-1"), validator("orders-2", enforced_at=NOW - 98.5)]
         self.records = [record()]
@@ -58,8 +62,9 @@ class Platform:
     async def call(self, method, url, *, headers, body=None, deadline_seconds, max_bytes):
         parts = urlsplit(url)
         base = f"{parts.scheme}://{parts.netloc}"
+        assert 0 < deadline_seconds <= 185
+        await self.gate.wait()
         self.asked.append((method, url, dict(headers), body))
-        assert 0 < deadline_seconds < 61
         if base in self.away:
             raise self.away[base]
         if (method, parts.path) in self.answers:
@@ -280,7 +285,11 @@ def run(request):
         clock, numbers = FakeClock(NOW), count()
         platform = platform or Platform()
         app = create_app(
-            settings(**changes), clock=clock, calls=platform, random=lambda: f"random-{next(numbers):040d}"
+            settings(**changes),
+            clock=clock,
+            calls=platform,
+            random=lambda: f"random-{next(numbers):040d}",
+            patience=0.2,
         )
         connector = aiohttp.TCPConnector(limit=20)
         async with (

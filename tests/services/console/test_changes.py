@@ -249,6 +249,21 @@ async def test_a_client_is_disabled_with_or_without_its_tokens(inside, checked, 
     assert "basket is disabled" in page.words
 
 
+async def test_a_change_that_takes_minutes_goes_on_and_its_outcome_is_told_later(inside):
+    await inside.browser.get("/clients/services/basket")
+    inside.platform.gate.clear()
+    csrf = inside.browser.page.csrf
+    asked = len(inside.platform.asked)
+    form = {"csrf": csrf, "typed": "basket"}
+    reply = await inside.browser.send("POST", "/clients/services/basket/rotate-secret", form=form)
+    assert (reply.status, len(inside.platform.asked)) == (303, asked)  # it asks, and has no answer
+    inside.platform.gate.set()
+    told = "".join([(await inside.browser.get("/inspect")).words for _ in range(5)])
+    assert "it goes on, and waits for every issuer" in told
+    assert told.count("basket is given a new secret") == 1
+    assert inside.platform.posted(ADMIN) == [("/clients/services/basket/rotate-secret", {}, {})]
+
+
 async def test_a_new_secret_is_on_no_page_even_if_the_answer_had_it(inside):
     inside.platform.answers["POST", "/clients/services/basket/rotate-secret"] = (200, {"client_secret": "s3cr3t-value"})
     await inside.browser.get("/clients/services/basket")
