@@ -114,6 +114,13 @@ def test_P1_a_validator_with_a_closer_bound_is_held_to_it_until_something_was_br
     assert broken(fault(110.0, 111.0), revoke(200.0), accepted(202.0), bounds=closer) == ()
 
 
+def test_P1_what_excuses_a_beginning_leaves_the_closer_bound_in_force_after_it():
+    closer = replace(BOUNDS, closer={"v": 1.0})
+    start = fault(100.0, 95.0)  # without length: with the recovery it lasts until 105
+    assert broken(start, revoke(200.0), accepted(202.0), bounds=closer) == ("P1",)
+    assert broken(start, revoke(101.0), accepted(103.0), bounds=closer) == ()
+
+
 @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.FAIL])
 def test_P1_what_was_not_acknowledged_is_owed_by_nobody(outcome: Outcome):
     assert broken(revoke(200.0, outcome=outcome), accepted(300.0)) == ()
