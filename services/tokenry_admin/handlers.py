@@ -147,8 +147,8 @@ class Service:
             done = await do()
         except TokenryError as error:
             answer = refusal(error, versioned=versioned)
-            self.metrics.wrote(action, str(answer.status))
-            self.audit.noted("refused", actor=caller.actor, asked=action, status=answer.status)
+            self.metrics.wrote(action, str(int(answer.status)))
+            self.audit.noted("refused", actor=caller.actor, asked=action, status=int(answer.status))
             raise answer from None
         self.metrics.wrote(action, "done")
         return done

@@ -80,7 +80,8 @@ async def running(*, files=None, settled=None, keys=None, **changes):
     issuer = FakeIssuer(clock=made.clock, issuer=ISSUER, audience=ISSUER)
 
     async def wait(written_at):
-        waits.append(json.loads(made.store.objects[PATH][0]).get("enabled", True))
+        if PATH in made.store.objects:
+            waits.append(made.members(PATH).get("enabled", True))
         if settled is not None:
             raise settled
 
