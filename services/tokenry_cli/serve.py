@@ -18,6 +18,7 @@ class Role(StrEnum):
     TOKENINFO = "tokeninfo"
     REVOCATION = "revocation"
     ADMIN = "admin"
+    CONSOLE = "console"
     AGENT = "agent"
 
 
