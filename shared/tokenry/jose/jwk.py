@@ -98,6 +98,19 @@ class _Ecdsa:
         r, s = decode_dss_signature(der)
         return r.to_bytes(self.size, "big") + min(s, self.order - s).to_bytes(self.size, "big")
 
+    def low_raw_of_ours(self, der: bytes) -> bytes:
+        """
+        Do as `low_raw` does for a signature that this process's own OpenSSL has just made, in half of its time.
+
+        Two integers of at most one leading zero each, in a sequence of at most 127 bytes: the offsets are known.
+        """
+        size = self.size
+        end = 4 + der[3]
+        r, s = der[4:end][-size:].rjust(size, b"\0"), der[end + 2 :][-size:].rjust(size, b"\0")
+        if s > self.half_order_bytes:
+            s = (self.order - int.from_bytes(s, "big")).to_bytes(size, "big")
+        return r + s
+
     def twin(self, signature: bytes) -> bytes:
         """Return the other signature that verifies under the same key over the same bytes: (r, n - s)."""
         s = int.from_bytes(signature[self.size :], "big")
@@ -306,7 +319,7 @@ class PrivateKey:
 
     def sign(self, signing_input: bytes) -> bytes:
         """Return r || s over *signing_input* (RFC 7518 section 3.4), nonce by RFC 6979, s at most n/2."""
-        return P256.low_raw(self._key.sign(signing_input, _SIGNING_SCHEME))
+        return P256.low_raw_of_ours(self._key.sign(signing_input, _SIGNING_SCHEME))
 
     def __repr__(self) -> str:
         """Name the key, and nothing of its secret."""

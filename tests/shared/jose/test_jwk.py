@@ -4,7 +4,9 @@ import pickle
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import b64url_decode, b64url_encode
@@ -263,6 +265,18 @@ def test_a_private_key_is_neither_printed_nor_copied_out():
 
 def test_a_public_key_is_printed_by_its_id_only():
     assert repr(KEY.public) == f"PublicKey(kid={KEY.kid!r}, algorithm=<Algorithm.ES256: 'ES256'>)"
+
+
+@pytest.mark.parametrize("curve", [P256, P384])
+@given(data=st.data())
+def test_J08_the_short_way_to_raw_is_the_long_one_for_every_pair_of_numbers(curve, data):
+    """Also where a number is short, or begins with a bit that DER pads."""
+    number = st.integers(1, curve.order - 1) | st.integers(0, 8 * curve.size - 1).map(lambda bits: 1 << bits)
+    r, s = (min(data.draw(number), curve.order - 1) for _ in range(2))
+    der = encode_dss_signature(r, s)
+    raw = curve.low_raw_of_ours(der)
+    assert raw == curve.low_raw(der)
+    assert (len(raw), raw[curve.size :] <= curve.half_order_bytes) == (2 * curve.size, True)
 
 
 def test_signing_twice_gives_the_same_bytes():
