@@ -19,6 +19,7 @@ from tests.support.access_tokens import Forge
 from tests.support.http import Answer, call
 from tests.support.platform import Deployment
 from tests.support.processes import Process, Processes, free_port
+from tokenry.jose.jwk import PrivateKey
 from tokenry_registry import bootstrap
 from tokenry_registry.envelope import read_envelope_key
 from tokenry_registry.realms import RefusedObject
@@ -27,7 +28,6 @@ from tokenry_registry.signing_keys import StoredKey, open_key, read_stored_key
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tokenry.jose.jwk import PrivateKey
     from tokenry.jose.sealing import EnvelopeKey
 
 REALM: Final = "/services"
@@ -154,7 +154,9 @@ class AttackedPlatform(Deployment):
     def _open(stored: StoredKey, envelopes: list[EnvelopeKey]) -> PrivateKey:
         for envelope in envelopes:  # one for each role
             with contextlib.suppress(RefusedObject):
-                return open_key(stored, envelope=envelope).private
+                signer = open_key(stored, envelope=envelope).private
+                assert isinstance(signer, PrivateKey), "a key of a key management service cannot be had"
+                return signer
         raise AssertionError(f"no envelope key opens {stored.kid}")
 
     def basic(self, client_id: str) -> tuple[str, str]:
