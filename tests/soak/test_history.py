@@ -21,6 +21,7 @@ SEED = int(os.environ.get("TOKENRY_TEST_HISTORY_SEED", "1"))
 CALM_AT_FIRST = 60.0
 HELD_P99 = 1.0
 POLLING_P99 = 31.0
+STEPS = 10  # driver, proxy, service, store, proxy, balancer, validator, and back
 CALM_AFTER = 105.0  # the minute of recovery, and the bound of 31 s: then T is owed again
 
 
@@ -48,14 +49,16 @@ async def test_no_acknowledged_revocation_is_late_or_forgotten_whatever_breaks(
 ) -> None:
     run = Run(name=f"history-{SEED}", seed=SEED, schedule=schedule(MINUTES * 60))
     summary, report = await perform(run, tmp_path, endpoint=cluster.endpoint, nodes=cluster.nodes)
-    print(f"\nseed {SEED}, {summary.seconds:.0f} s, power {summary.power:.1e}\n{summary.markdown()}")  # noqa: T201
+    print(f"\nseed {SEED}, {summary.seconds:.0f} s, power {summary.power:.1e}, lag {summary.lag}\n{summary.markdown()}")  # noqa: T201
     assert report.clean, report.text()
     for name in ("P0", "P1", "P2", "P4", "P5", "P6", "P7"):
         assert report.armed[name], summary.armed
     untouched, calm = summary.rows[:2]
     assert untouched.unseen == calm.unseen == 0, (untouched, calm)
-    # The promise of the soak's table; it counts how long the driver took to ask as well.
+    # The promise of the table: a second and a poll, and what the machine itself was late by, on each step of the way.
     assert untouched.held is not None, untouched
-    assert untouched.held[1] < HELD_P99, untouched
+    assert summary.lag is not None
+    late = STEPS * summary.lag[1]
+    assert untouched.held[1] < HELD_P99 + late, (untouched, summary.lag)
     for row in (untouched, calm):
-        assert row.polling is None or row.polling[1] < POLLING_P99, row
+        assert row.polling is None or row.polling[1] < POLLING_P99 + late, row

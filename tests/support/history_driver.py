@@ -34,7 +34,8 @@ RECOVERY_SECONDS: Final = 60.0
 CLOCK_ERROR: Final = 2.0
 
 _POST_SECONDS: Final = 12.0
-_ASK_SECONDS: Final = 3.0
+_ASK_SECONDS: Final = 10.0
+_PULSE_SECONDS: Final = 0.1
 _CHASE_SECONDS: Final = 45.0
 _CHASES: Final = 60  # at a time
 _ASK_AGAIN_SECONDS: Final = 40.0
@@ -111,6 +112,7 @@ class Driver:
         self.load = load
         self.spread: list[Spread] = []
         self.unchased = 0
+        self.lags: list[tuple[float, float]] = []
         self.clock_faults: dict[str, list[list[float]]] = {}
         self._base = time.time() - time.monotonic()
         self._terms = platform.terms
@@ -139,7 +141,8 @@ class Driver:
         """Work while *nemesis* breaks things; when it has mended everything, ask everybody about everything."""
         connector = aiohttp.TCPConnector(limit=0, force_close=False)
         async with aiohttp.ClientSession(connector=connector) as self._http:
-            work = (self._minting(), self._granting(), self._revoking(), self._validating(), self._asking_again())
+            work = (self._minting(), self._granting(), self._revoking(), self._validating(), self._asking_again(),
+                    self._pulse())  # fmt: skip
             for each in work:
                 self._spawn(each)
             breaking = asyncio.ensure_future(nemesis)
@@ -173,6 +176,13 @@ class Driver:
 
     async def _at_rate(self, rate: float) -> None:
         await asyncio.sleep(self.random.expovariate(rate))
+
+    async def _pulse(self) -> None:
+        """Note how late this process itself is woken: what the machine adds to everything that is measured here."""
+        while True:
+            began = self.now()
+            await asyncio.sleep(_PULSE_SECONDS)
+            self.lags.append((began, self.now() - began - _PULSE_SECONDS))
 
     # --- tokens -------------------------------------------------------------------------------------------------
 

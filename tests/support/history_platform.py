@@ -50,7 +50,7 @@ SPARE_KEYS: Final = 12  # published, and used by the driver: what KEY revocation
 ADMIN_SCOPES: Final = ("revocation.admin", "revocation.undo", "revocation.write")
 
 _DAY: Final = 86_400
-_READY_SECONDS: Final = 120.0
+_READY_SECONDS: Final = 240.0
 _LINE_BYTES: Final = 4096
 _SALT: Final = "a salt of the tests, and of nothing else"
 

@@ -72,6 +72,8 @@ class Summary:
         total: All of it.
         violations: By property.
         armed: How often each property could have been broken.
+        lag: p50, p99, max of the seconds by which the driver itself was woken late before the first fault.
+        unchased: Revocations of which nobody was asked when they took effect, because too many were being watched.
         power: Share of revocations that a defect has to hit to be seen with 95 % (3 / acknowledged).
     """
 
@@ -81,6 +83,8 @@ class Summary:
     total: Row
     violations: dict[str, int]
     armed: dict[str, int]
+    lag: tuple[float, float, float] | None
+    unchased: int
     power: float
     texts: str = field(default="")
 
@@ -121,6 +125,8 @@ def summarize(driver: Driver, bounds: Bounds) -> tuple[Summary, Report]:
         total=total,
         violations=dict(violations),
         armed=dict(report.armed),
+        lag=_quantiles(lag for at, lag in driver.lags if at < first),
+        unchased=driver.unchased,
         power=3 / max(1, total.acknowledged),
         texts=report.text(most=3),
     )
