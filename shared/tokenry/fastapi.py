@@ -7,26 +7,27 @@ Invariants:
       `public`. (FastAPI's own pages, `/docs` and `/openapi.json`, know no dependencies.)
 """
 
-from __future__ import annotations
-
+# Without `annotations` of the future: not every FastAPI can read those of an object's `__call__` then.
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
 
-from fastapi import HTTPException, routing
+from fastapi import FastAPI, HTTPException, routing
 from fastapi.openapi.models import HTTPBearer
-from fastapi.security import SecurityScopes  # noqa: TC002 -- FastAPI reads the annotations
+from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection  # noqa: TC002 -- likewise
+from starlette.requests import HTTPConnection
 
 from tokenry.asgi import admit
 from tokenry.certificates import ProxyCertificate
-from tokenry.claims import TokenInfo  # noqa: TC001 -- likewise
+from tokenry.claims import TokenInfo
 from tokenry.dpop import Dpop
 from tokenry.protect import (
     ANY_TOKEN,
     PUBLIC,
     Access,
     Admitted,
+    Judge,
     Protection,
     Refusal,
     Refused,
@@ -38,13 +39,6 @@ from tokenry.protect import (
     public,
 )
 from tokenry.starlette import MAX_DEPTH
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from fastapi import FastAPI
-
-    from tokenry.protect import Judge
 
 _ATTRIBUTE: Final = "__tokenry_dependency__"
 _ADMITTED: Final = "tokenry.admitted"  # in the ASGI scope, which no caller writes
