@@ -11,17 +11,20 @@ before those that are taken away.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenry_admin.documents import NotValid
+from tokenry.errors import TokenryError
+from tokenry_admin.documents import CONCURRENT_READS, NotValid
 from tokenry_admin.views import ID_MEMBERS, SECRETS, changed, without_hashes
 from tokenry_registry.ports import WriteConflict
 from tokenry_registry.realms import ObjectKey, ObjectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tokenry_admin.clients import Editor
     from tokenry_admin.documents import Document, Documents
@@ -157,7 +160,7 @@ async def read_realms(
 
 async def carry_out(steps: Iterable[Step], editor: Editor, *, done: Callable[[Step], None] = lambda _step: None) -> int:
     """
-    Do the *steps*, in their order, and return how many objects were written.
+    Do the *steps*, several at once where they do not need one another, and return how many objects were written.
 
     Args:
         steps: From `plan`.
@@ -173,17 +176,45 @@ async def carry_out(steps: Iterable[Step], editor: Editor, *, done: Callable[[St
         StoreUnavailable: It does not answer; applying again goes on.
     """
     written = 0
-    for step in steps:
-        if step.action is Action.NOTHING:
-            continue
-        if step.members is None:
-            if step.before is None:
-                raise WriteConflict
-            await editor.delete(step.before)
-        elif step.before is None:
-            await editor.create(step.key, step.members)
-        else:
-            await editor.replace(step.before, step.members)
-        written += 1
-        done(step)
+    for _, group in groupby((step for step in steps if step.action is not Action.NOTHING), key=_phase):
+        written += await _carry_out_group(iter(list(group)), editor, done)
     return written
+
+
+def _phase(step: Step) -> int:
+    """Return a number that is the same for steps that do not need one another."""
+    return 2 if step.action is Action.DELETE else int(step.key.kind is not ObjectKind.REALM)
+
+
+async def _carry_out_group(steps: Iterator[Step], editor: Editor, done: Callable[[Step], None]) -> int:
+    written, failures = 0, list[BaseException]()
+
+    async def work() -> None:
+        nonlocal written
+        # The workers share one iterator. What one has begun is finished; after a failure nothing new is begun.
+        for step in steps:
+            try:
+                await _carry_out_one(step, editor)
+            except TokenryError as error:
+                failures.append(error)
+            else:
+                written += 1
+                done(step)
+            if failures:
+                return
+
+    await asyncio.gather(*(work() for _ in range(CONCURRENT_READS)))
+    if failures:
+        raise failures[0]
+    return written
+
+
+async def _carry_out_one(step: Step, editor: Editor) -> None:
+    if step.members is None:
+        if step.before is None:
+            raise WriteConflict
+        await editor.delete(step.before)
+    elif step.before is None:
+        await editor.create(step.key, step.members)
+    else:
+        await editor.replace(step.before, step.members)

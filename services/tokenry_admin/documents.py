@@ -97,7 +97,9 @@ def encoded(members: Mapping[str, Any]) -> bytes:
 class Documents:
     """Reads and writes realms, clients, users and trust rules."""
 
-    def __init__(self, store: WritableStore, *, environment: str, max_token_lifetime: int) -> None:
+    def __init__(
+        self, store: WritableStore, *, environment: str, max_token_lifetime: int, remember_realms: bool = False
+    ) -> None:
         """
         Work on *store*.
 
@@ -105,7 +107,9 @@ class Documents:
             store: Where the objects are.
             environment: The environment whose objects these must be.
             max_token_lifetime: Seconds; the platform's bound on every token.
+            remember_realms: Look at a realm's own object once, not before each write: for a command, which ends soon.
         """
+        self._realms: set[str] | None = set() if remember_realms else None
         self.store = store
         self.environment = environment
         self._max_token_lifetime = max_token_lifetime
@@ -252,6 +256,8 @@ class Documents:
         return body
 
     async def _check_realm(self, key: ObjectKey) -> None:
+        if self._realms is not None and key.realm in self._realms:
+            return
         realm = ObjectKey(ObjectKind.REALM, key.realm, "")
         try:
             found = await self.find(realm)
@@ -259,6 +265,8 @@ class Documents:
             raise WrongRealm(str(error)) from None
         if found is None:
             raise WrongRealm(f"there is no realm {key.realm}: create it first")
+        if self._realms is not None:
+            self._realms.add(key.realm)
 
     async def _is_there(self, key: ObjectKey) -> bool:
         try:

@@ -107,7 +107,12 @@ async def _acting(settings: RegistrySettings, act: Callable[[OpenRegistry], Awai
 async def opened(settings: RegistrySettings) -> AsyncIterator[OpenRegistry]:
     """Open the registry that *settings* name, and close it in the end."""
     clock, store, files = SystemClock(), open_store(settings), open_files(settings)
-    documents = Documents(store, environment=settings.environment, max_token_lifetime=int(settings.max_token_lifetime))
+    documents = Documents(
+        store,
+        environment=settings.environment,
+        max_token_lifetime=int(settings.max_token_lifetime),
+        remember_realms=True,
+    )
     # The store's own log (CloudTrail) says who wrote; a file of ours on this machine would say what anybody likes.
     audit, actor = AuditLog(lambda _event, _fields: None), {"operator": _operator()}
     fetcher = HttpFetcher(allow_plain_http=bool(settings.plain_http_hosts))
