@@ -69,7 +69,7 @@ def test_F26_a_list_that_is_damaged_is_refused_and_told_and_the_last_good_one_st
     damages = itertools.cycle(DAMAGES.values())
     platform.list_answers.change(lambda _target, ask: next(damages)(ask()))
     platform.list_line.reset()  # whatever is held is asked for again
-    until(lambda: platform.metric("tokeninfo", REFUSED) >= refused + 3, seconds=60)
+    until(lambda: platform.metric("tokeninfo", REFUSED) >= refused + 2, seconds=60)
     assert platform.tokeninfo(revoked) == 401
     assert platform.tokeninfo(good) == 200
     meanwhile = platform.token()

@@ -49,6 +49,8 @@ class FaultedPlatform(Deployment):
         keys_line: Between everybody who reads keys and the issuer.
     """
 
+    refuse_age = 120.0  # so that a test on a busy machine is not over it by the time that it looks
+
     def __init__(
         self,
         folder: Path,
