@@ -29,6 +29,8 @@ from tokenry_cli.dev import Addresses, services
 from tokenry_cli.dev_folder import DevFolder
 from tokenry_cli.dev_registry import prepare
 from tokenry_cli.processes import Service
+from tokenry_console.openapi import openapi_document as console_document
+from tokenry_console.settings import Settings as ConsoleSettings
 from tokenry_issuer.openapi import openapi_document
 from tokenry_issuer.settings import Settings as IssuerSettings
 from tokenry_revocation.openapi import OPENAPI
@@ -43,6 +45,7 @@ SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "revocation": RevocationSettings,
     "agent": AgentSettings,
     "admin": AdminSettings,
+    "console": ConsoleSettings,
 }
 # Metrics of the process and of the interpreter, which prometheus-client documents itself.
 _METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
@@ -192,6 +195,7 @@ def openapi_documents() -> dict[str, Mapping[str, Any]]:
         "tokeninfo": document(),
         "revocation": OPENAPI,
         "admin": admin_document(raw_sync=True),
+        "console": console_document(),
     }
 
 
@@ -202,7 +206,7 @@ def applications() -> dict[str, web.Application]:
         with folder.locked():
             identities = folder.identities()
             prepare(folder, identities, now=time.time())
-            plan = [*services(folder, Addresses.on(9080), identities), _admin(folder)]
+            plan = [*services(folder, Addresses.on(9080), identities), _admin(folder), _console(folder)]
             return {service.name: asyncio.run(_compose(service)) for service in plan}
 
 
@@ -215,6 +219,18 @@ def _admin(folder: DevFolder) -> Service:
         "TOKENRY_RAW_SYNC": "on",
     }
     return Service(name="admin", module="tokenry_admin", environment=environment, url="", log=folder.logs / "admin.log")
+
+
+def _console(folder: DevFolder) -> Service:
+    """Return the console."""
+    environment = {
+        "TOKENRY_ISSUER": "http://127.0.0.1:9080",
+        "TOKENRY_TOKENINFO_URL": "http://127.0.0.1:9081",
+        "TOKENRY_REVOCATION_URL": "http://127.0.0.1:9082",
+    }
+    return Service(
+        name="console", module="tokenry_console", environment=environment, url="", log=folder.logs / "console.log"
+    )
 
 
 async def _compose(service: Service) -> web.Application:

@@ -3,6 +3,7 @@
 (() => {
   const HEIGHT = 240;
   const COLOURS = 8;
+  const AWAY_MILLISECONDS = 12000; // the console answers within 10 s, or says that it cannot
   let drawn = [];
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -236,13 +237,20 @@
   // --- keeping up to date ---
 
   async function refresh() {
-    const answer = await fetch(location.href, { headers: { "X-Tokenry-Live": "1" }, cache: "no-store", redirect: "error" });
+    const answer = await fetch(location.href, {
+      headers: { "X-Tokenry-Live": "1" },
+      cache: "no-store",
+      redirect: "error",
+      signal: AbortSignal.timeout(AWAY_MILLISECONDS),
+    });
     if (answer.status === 401) {
       location.reload(); // and from there to the login page
       return false;
     }
     if (!answer.ok) throw new Error(`${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // Read without scripting, what is for readers without it would be shown.
+    for (const each of fresh.querySelectorAll("noscript")) each.remove();
     const open = new Set([...document.querySelectorAll("details[open]")].map((each) => each.id));
     for (const part of document.querySelectorAll("[data-part]")) {
       const next = fresh.getElementById(part.id);
