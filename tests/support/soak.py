@@ -617,8 +617,7 @@ class Soak:
             panel = Panel(title)
             for life in self.lives:
                 for sample in life.samples:
-                    if not math.isnan(sample.get(name, math.nan)):
-                        panel.add(life.service, sample["second"], sample[name] * scale)
+                    panel.add(life.service, sample["second"], sample.get(name, math.nan) * scale)
             panels.append(panel)
         return panels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-WIDTH, PANEL, LEFT, RIGHT, GAP, TOP = 1200, 150, 70, 190, 46, 60
+WIDTH, PANEL, LEFT, RIGHT, GAP, TOP = 1200, 150, 70, 190, 46, 90
 COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 _LABEL: Final = 'font-family="sans-serif" font-size="11"'
 
@@ -35,7 +36,9 @@ class Panel:
     at_least: float = 1.0  # what the axis reaches to in any case
 
     def add(self, name: str, second: float, value: float) -> None:
-        """Add a point to the line called *name*."""
+        """Add a point to the line called *name*; what is not known, or has no bound yet, leaves a gap."""
+        if not math.isfinite(value):
+            return
         self.lines.setdefault(name, []).append((second, value))
 
 
