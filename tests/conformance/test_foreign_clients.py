@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -133,6 +134,58 @@ def test_curl_gets_a_token_and_uses_it(platform, endpoint, client):
 
 
 # --- and ours against the platform ---
+
+
+# In a process of its own: connexion leaves the connections of its own client open.
+CONNEXION = """
+import json, sys
+from connexion import AsyncApp, request
+
+tokeninfo, token_url, token = sys.argv[1:]
+
+
+def read_orders():
+    return {"caller": request.context["user"]}
+
+
+def write_orders():
+    return {}
+
+
+def route(name, scope):
+    responses = {"200": {"description": "ok"}}
+    return {"get": {"operationId": f"__main__.{name}", "security": [{"oauth": [scope]}], "responses": responses}}
+
+
+scopes = {"orders.read": "read", "orders.write": "write"}
+flows = {"clientCredentials": {"tokenUrl": token_url, "scopes": scopes}}
+app = AsyncApp("orders", specification_dir="/")
+app.add_api(
+    {
+        "openapi": "3.0.3",
+        "info": {"title": "orders", "version": "1"},
+        "components": {"securitySchemes": {"oauth": {"type": "oauth2", "x-tokenInfoUrl": tokeninfo, "flows": flows}}},
+        "paths": {"/read": route("read_orders", "orders.read"), "/write": route("write_orders", "orders.write")},
+    }
+)
+with app.test_client() as asking:
+    good, bad = {"Authorization": f"Bearer {token}"}, {"Authorization": "Bearer garbage"}
+    asked = (("/read", good), ("/write", good), ("/read", {}), ("/read", bad))
+    answers = [asking.get(path, headers=headers) for path, headers in asked]
+print(json.dumps([[answer.status_code for answer in answers], answers[0].json()]))
+"""
+
+
+def test_connexion_protects_a_service_by_token_info_alone(platform, endpoint, client, tmp_path):
+    """No code for it at all: `x-tokenInfoUrl` in the description of the interface."""
+    form = {"grant_type": "client_credentials", "scope": SCOPE}
+    token = requests.post(endpoint, auth=client, data=form, timeout=5).json()["access_token"]
+    (tmp_path / "orders.py").write_text(CONNEXION)
+    arguments = [platform.url("tokeninfo", "/oauth2/tokeninfo"), endpoint, token]
+    command = [sys.executable, "orders.py", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [[200, 403, 401, 401], {"caller": client[0]}]
 
 
 def test_our_library_gets_judges_and_introspects(platform, client):
