@@ -9,15 +9,12 @@ remembered: a client revokes its own token once in a while, not in every request
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode
 
-from tokenry.errors import InvalidToken, ProtocolError
+from tokenry.errors import InvalidToken
 from tokenry.http.fetch import FetchFailed, Request, Response
-from tokenry.jose.encoding import parse_json_object
 from tokenry.oauth.errors import invalid_request, temporarily_unavailable
-from tokenry.oauth.form import FORM
+from tokenry.serving.client_exchange import NAME_THE_REALM, Verdict, exchange_of, read_exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from tokenry.http.fetch import Fetcher
     from tokenry.oauth.client_authentication import ClientCredential
     from tokenry.oauth.errors import OAuthError
+    from tokenry.serving.client_exchange import Exchange
     from tokenry_revocation.callers import Judge
 
 DEADLINE_SECONDS: Final = 3.0  # a password hash of the issuer, and the way there and back
@@ -66,34 +64,23 @@ class ClientLogin:
             OAuthError: 401 for wrong credentials, 400 where the realm cannot be told, 503 when the issuer
                 cannot say.
         """
-        request = self._request(credential, authorization, realm, address)
+        exchange = exchange_of(credential, authorization=authorization, realm=realm, address=address)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS), self._turn:
-                response = await asyncio.to_thread(self._fetcher.fetch, request)
+                response = await asyncio.to_thread(self._fetcher.fetch, self._request(exchange))
             token = _token(response, credential)
             return await self._judge.avalidate(token)
-        except (TimeoutError, FetchFailed, ProtocolError):
+        except (TimeoutError, FetchFailed):
             raise _unavailable() from None
         except InvalidToken:
             raise credential.refusal() from None
 
-    def _request(
-        self, credential: ClientCredential, authorization: str | None, realm: str | None, address: str
-    ) -> Request:
-        form = {"grant_type": "client_credentials"}
-        headers = {"Content-Type": FORM, "Accept": "application/json", "X-Forwarded-For": address}
-        if realm is not None:
-            form["realm"] = realm
-        if credential.basic and authorization is not None:
-            headers["Authorization"] = authorization
-        else:
-            form["client_id"] = credential.readings[0].client_id
-            form["client_secret"] = credential.readings[0].secret.reveal()
+    def _request(self, exchange: Exchange) -> Request:
         return Request(
             url=self._token_endpoint(),
             method="POST",
-            headers=headers,
-            body=urlencode(form).encode("ascii"),
+            headers=exchange.headers,
+            body=exchange.body,
             deadline_seconds=DEADLINE_SECONDS,
             max_bytes=MAX_ANSWER_BYTES,
             repeatable=False,
@@ -101,15 +88,16 @@ class ClientLogin:
 
 
 def _token(response: Response, credential: ClientCredential) -> str:
-    members = parse_json_object(response.body)
-    token, error = members.get("access_token"), members.get("error")
-    if response.status == HTTPStatus.OK and isinstance(token, str):
-        return token
-    if error == "invalid_client":
-        raise credential.refusal()
-    if error in {"missing_realm", "realm_not_found"}:
-        raise invalid_request("name the client's realm in the parameter realm, such as realm=/services")
-    raise _unavailable()
+    exchanged = read_exchange(response.status, response.body)
+    if exchanged.token is not None:
+        return exchanged.token.reveal()
+    match exchanged.verdict:
+        case Verdict.WRONG:
+            raise credential.refusal()
+        case Verdict.NO_REALM:
+            raise invalid_request(NAME_THE_REALM)
+        case _:
+            raise _unavailable()
 
 
 def _unavailable() -> OAuthError:

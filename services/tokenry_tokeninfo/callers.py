@@ -20,16 +20,12 @@ import hmac
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
-from tokenry.errors import InsufficientScope, InvalidToken, ProtocolError
-from tokenry.jose.encoding import parse_json_object
+from tokenry.errors import InsufficientScope, InvalidToken
 from tokenry.oauth.errors import OAuthError, invalid_client, invalid_request, temporarily_unavailable
 from tokenry.scope import InvalidScope, parse_scope
-from tokenry.secret import Secret
-from tokenry.serving.addresses import UNIX_PEER
+from tokenry.serving.client_exchange import NAME_THE_REALM, Verdict, exchange_of, read_exchange
 from tokenry.serving.rate_limit import TokenBuckets
 from tokenry_tokeninfo.ports import Answer, Unreachable
 
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
     from tokenry.oauth.client_authentication import ClientCredential
+    from tokenry.secret import Secret
     from tokenry_tokeninfo.ports import Outgoing, Validation
 
 INTROSPECT_SCOPE = "token.introspect"
@@ -51,20 +48,13 @@ FAILURES_PER_SECOND = 1.0  # per address, once the burst is used up
 FAILURE_BURST = 20.0
 
 
-class _Verdict(StrEnum):
-    WRONG = "wrong"
-    NOT_ALLOWED = "not_allowed"
-    UNKNOWN = "unknown"
-    NO_REALM = "no_realm"
-
-
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """What the issuer said: a token, or why not."""
 
     until: float
     token: Secret | None = None
-    verdict: _Verdict = _Verdict.UNKNOWN
+    verdict: Verdict = Verdict.UNKNOWN
 
 
 class ClientExchange:
@@ -137,9 +127,9 @@ class ClientExchange:
         except InvalidToken:
             # Expired or revoked since: what the issuer says now is asked at the next request.
             self._outcomes.pop(key, None)
-            raise _refusal(_Verdict.WRONG, credential) from None
+            raise _refusal(Verdict.WRONG, credential) from None
         except InsufficientScope:
-            raise _refusal(_Verdict.NOT_ALLOWED, credential) from None
+            raise _refusal(Verdict.NOT_ALLOWED, credential) from None
 
     def _key(self, credential: ClientCredential, realm: str | None) -> bytes:
         parts = [credential.method, realm or ""]
@@ -184,7 +174,7 @@ class ClientExchange:
         realm: str | None,
         address: str,
     ) -> _Outcome:
-        verdict: _Verdict = _Verdict.UNKNOWN
+        verdict: Verdict = Verdict.UNKNOWN
         token: Secret | None = None
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS), self._turn:
@@ -197,7 +187,7 @@ class ClientExchange:
         outcome = _Outcome(
             until=now + (FAILURE_SECONDS if token is None else REMEMBER_SECONDS), token=token, verdict=verdict
         )
-        if token is None and verdict is _Verdict.WRONG:
+        if token is None and verdict is Verdict.WRONG:
             self._failures.take(address, now=now)
         self._outcomes[key] = outcome
         if len(self._outcomes) > MAX_REMEMBERED:
@@ -207,41 +197,29 @@ class ClientExchange:
     async def _ask(
         self, credential: ClientCredential, authorization: Sequence[str], realm: str | None, address: str
     ) -> Answer:
-        form = {"grant_type": "client_credentials", "scope": INTROSPECT_SCOPE}
-        headers = {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Accept": "application/json",
-        }
-        if address != UNIX_PEER:
-            # The issuer counts failures by address; it believes this only from proxies that it trusts.
-            headers["X-Forwarded-For"] = address
-        if realm or self._realm:
-            form["realm"] = realm or self._realm or ""
-        if credential.basic:
-            headers["Authorization"] = authorization[0]
-        else:
-            form["client_id"] = credential.readings[0].client_id
-            form["client_secret"] = credential.readings[0].secret.reveal()
+        exchange = exchange_of(
+            credential,
+            authorization=authorization[0] if authorization else None,
+            realm=realm or self._realm or None,
+            address=address,
+            scope=INTROSPECT_SCOPE,
+        )
         return await self._calls.call(
             "POST",
             self._token_url,
-            headers=headers,
-            body=urlencode(form).encode("ascii"),
+            headers=exchange.headers,
+            body=exchange.body,
             deadline_seconds=EXCHANGE_SECONDS,
         )
 
 
-def _read(answer: Answer) -> tuple[Secret | None, _Verdict]:
-    try:
-        members = parse_json_object(answer.body)
-    except ProtocolError:
-        return None, _Verdict.UNKNOWN
-    if answer.status == 200:  # noqa: PLR2004 -- OK
-        token, scope = members.get("access_token"), members.get("scope")
-        if not isinstance(token, str) or not token or not isinstance(scope, str):
-            return None, _Verdict.UNKNOWN
-        return (Secret(token), _Verdict.UNKNOWN) if _has_scope(scope) else (None, _Verdict.NOT_ALLOWED)
-    return None, _verdict(answer.status, members.get("error"))
+def _read(answer: Answer) -> tuple[Secret | None, Verdict]:
+    exchanged = read_exchange(answer.status, answer.body)
+    if exchanged.token is None:
+        return None, exchanged.verdict
+    if exchanged.scope is None:
+        return None, Verdict.UNKNOWN
+    return (exchanged.token, Verdict.GOOD) if _has_scope(exchanged.scope) else (None, Verdict.NOT_ALLOWED)
 
 
 def _has_scope(scope: str) -> bool:
@@ -251,24 +229,14 @@ def _has_scope(scope: str) -> bool:
         return False
 
 
-def _verdict(status: int, error: object) -> _Verdict:
-    if status == 401 or error == "invalid_client":  # noqa: PLR2004 -- Unauthorized
-        return _Verdict.WRONG
-    if error in {"invalid_scope", "unauthorized_client"}:
-        return _Verdict.NOT_ALLOWED
-    if error in {"missing_realm", "realm_not_found"}:
-        return _Verdict.NO_REALM
-    return _Verdict.UNKNOWN
-
-
-def _refusal(verdict: _Verdict, credential: ClientCredential) -> OAuthError:
+def _refusal(verdict: Verdict, credential: ClientCredential) -> OAuthError:
     match verdict:
-        case _Verdict.WRONG:
+        case Verdict.WRONG:
             return credential.refusal()
-        case _Verdict.NOT_ALLOWED:
+        case Verdict.NOT_ALLOWED:
             return OAuthError("insufficient_scope", f"the client may not have the scope {INTROSPECT_SCOPE}", status=403)
-        case _Verdict.NO_REALM:
-            return invalid_request("name the client's realm in the parameter realm, such as realm=/services")
+        case Verdict.NO_REALM:
+            return invalid_request(NAME_THE_REALM)
         case _:
             return temporarily_unavailable("the issuer cannot authenticate the caller now", retry_after=2)
 
