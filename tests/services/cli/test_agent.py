@@ -9,13 +9,15 @@ import threading
 import time
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
-from tokenry import default_source
+from tokenry import StaticTokenSource, default_source
 from tokenry.client.agent import AgentTokenSource
 from tokenry.errors import ConfigurationError, TokenFetchError
+from tokenry.oauth.errors import OAuthError
 from tokenry.testing import FakeClock, FakeIssuer
 from tokenry.testing.issuer import CLIENT_ID
-from tokenry_cli.agent import AgentSettings
+from tokenry_cli.agent import MAX_SOURCES, AgentSettings, Giver
 
 FIELD = ["-H", "Tokenry-Agent: 1"]
 
@@ -158,6 +160,26 @@ async def test_a_source_whose_agent_is_gone_serves_what_it_holds(agent):
     clock.advance(minutes=40)
     with pytest.raises(TokenFetchError, match="is `tokenry serve agent` running"):
         await source.aget()
+
+
+async def test_the_agent_holds_a_bounded_number_of_kinds_of_tokens():
+    names = [f"a{number}" for number in range(MAX_SOURCES + 1)]
+    giver = Giver(
+        scopes=frozenset(names),
+        audiences=frozenset(),
+        source=lambda _scope, _audience: StaticTokenSource("fixed"),
+        clock=FakeClock(),
+    )
+
+    def asking(name):
+        return make_mocked_request("GET", f"/token?scope={name}", headers={"Tokenry-Agent": "1"})
+
+    for name in names[:-1]:
+        assert (await giver.answer(asking(name))).status == 200
+    with pytest.raises(OAuthError, match="64 kinds of tokens") as refused:
+        await giver.answer(asking(names[-1]))
+    assert refused.value.status == 503
+    assert (await giver.answer(asking(names[0]))).status == 200
 
 
 def test_no_agent_is_one_clear_error(tmp_path):
