@@ -8,6 +8,7 @@ counted.
 import json
 import re
 import time
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -311,70 +312,71 @@ def rejected(platform: AttackedPlatform) -> float:
     return sum(map(float, found))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda body: body[: len(body) // 2],
-        lambda body: b"<xml/>",
-        lambda body: b"",
-        lambda body: b"{}",
-        lambda body: body.replace(b'"client_id"', b'"client_idd"'),
-        lambda body: body.replace(SENDER.encode(), b"admin"),
-        lambda body: body.replace(b'"enabled": true', b'"enabled": "true"'),
-        lambda body: body.replace(b'"enabled": true', b'"enabled": true, "enabled": true'),
-        lambda body: b"\xef\xbb\xbf" + body,
-        lambda body: b"[" * 50_000,
-        lambda body: body + b" " * (2 << 20),
-    ],
-    ids=[
-        "cut",
-        "XML",
-        "empty",
-        "no members",
-        "other member",
-        "other client",
-        "a word",
-        "twice",
-        "BOM",
-        "deep",
-        "2 MiB",
-    ],
-)
-def test_D83_a_damaged_object_changes_nothing_and_is_counted(platform: AttackedPlatform, damage) -> None:
-    path = object_path(platform, SENDER)
-    good = path.read_bytes()
+DAMAGES = {
+    "cut": lambda body: body[: len(body) // 2],
+    "XML": lambda body: b"<xml/>",
+    "empty": lambda body: b"",
+    "no members": lambda body: b"{}",
+    "other member": lambda body: body.replace(b'"client_id"', b'"client_idd"'),
+    "other client": lambda body: body.replace(b"damaged-", b"admin-"),
+    "a word": lambda body: body.replace(b'"enabled": true', b'"enabled": "true"'),
+    "twice": lambda body: body.replace(b'"enabled": true', b'"enabled": true, "enabled": true'),
+    "BOM": lambda body: b"\xef\xbb\xbf" + body,
+    "deep": lambda body: b"[" * 50_000,
+    "2 MiB": lambda body: body + b" " * (2 << 20),
+}
+
+
+@pytest.fixture(scope="module")
+def damaged(platform: AttackedPlatform) -> Iterator[dict[str, bytes]]:
+    """Clients whose objects were damaged, each in another way, all in one refresh; with their good bodies."""
+    names = {damage: f"damaged-{number}" for number, damage in enumerate(DAMAGES)}
+    for name in names.values():
+        platform.add_client(name, scopes=["a"], created_at=1)
+    until(lambda: all(platform.grant(name).status == 200 for name in names.values()), seconds=20)
+    good = {damage: object_path(platform, name).read_bytes() for damage, name in names.items()}
     before = rejected(platform)
-    try:
-        path.write_bytes(damage(good))
-        until(lambda: rejected(platform) > before, seconds=20)
-        assert platform.grant(SENDER).status == 200
-        assert call("GET", platform.url("issuer", "/readyz")).status == 200
-        verbose = call("GET", platform.url("issuer", "/readyz?verbose")).body.decode()
-        assert "refused" in verbose
-    finally:
-        path.write_bytes(good)
+    for damage, change in DAMAGES.items():
+        assert change(good[damage]) != good[damage], damage
+        object_path(platform, names[damage]).write_bytes(change(good[damage]))
+    until(lambda: rejected(platform) >= before + len(DAMAGES), seconds=30)
+    yield good
+    for damage, body in good.items():
+        object_path(platform, names[damage]).write_bytes(body)
     until(lambda: "refused" not in call("GET", platform.url("issuer", "/readyz?verbose")).body.decode(), seconds=20)
 
 
-@pytest.mark.parametrize(
-    "text", ["x", "", "$2b$12$short", "$argon2id$v=19$m=999999999,t=9,p=9$YQ$YQ", "sha256:", "md5:x"]
-)
-def test_D84_a_client_whose_hash_is_none_is_refused_and_the_others_are_served(platform, text) -> None:
-    client_id = f"odd-{time.monotonic_ns()}"
-    path, before = object_path(platform, client_id), rejected(platform)
-    document = json.loads(object_path(platform, SENDER).read_bytes()) | {"client_id": client_id}
-    document["secrets"] = [{"hash": text, "created_at": int(time.time())}]
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_D83_a_damaged_object_changes_nothing_and_is_counted(platform: AttackedPlatform, damaged, damage) -> None:
+    client_id = json.loads(damaged[damage])["client_id"]
+    assert platform.grant(client_id).status == 200
+    assert call("GET", platform.url("issuer", "/readyz")).status == 200
+    verbose = call("GET", platform.url("issuer", "/readyz?verbose")).body.decode()
+    assert f"{len(DAMAGES)} " in verbose
+    assert "refused" in verbose
+
+
+NO_HASHES = ("x", "", "$2b$12$short", "$argon2id$v=19$m=999999999,t=9,p=9$YQ$YQ", "sha256:", "md5:x")
+
+
+def test_D84_clients_whose_hash_is_none_are_refused_and_the_others_are_served(platform: AttackedPlatform) -> None:
+    paths, before = {}, rejected(platform)
+    good = json.loads(object_path(platform, SENDER).read_bytes())
     try:
-        path.write_text(json.dumps(document))
-        until(lambda: rejected(platform) > before, seconds=20)
-        form = {"grant_type": "client_credentials", "realm": REALM}
-        answer = call(
-            "POST", platform.url("issuer", "/oauth2/token"), form=form, basic=(client_id, "any-secret-0123456789")
-        )
-        assert (answer.status, answer.json["error"]) == (401, "invalid_client")
+        for number, text in enumerate(NO_HASHES):
+            client_id = f"odd-{number}-{time.monotonic_ns()}"
+            paths[client_id] = object_path(platform, client_id)
+            secrets = [{"hash": text, "created_at": int(time.time())}]
+            paths[client_id].write_text(json.dumps(good | {"client_id": client_id, "secrets": secrets}))
+        until(lambda: rejected(platform) >= before + len(NO_HASHES), seconds=20)
+        form, url = {"grant_type": "client_credentials", "realm": REALM}, platform.url("issuer", "/oauth2/token")
+        for client_id in paths:
+            answer = call("POST", url, form=form, basic=(client_id, "any-secret-0123456789"))
+            assert (answer.status, answer.json["error"]) == (401, "invalid_client")
         assert platform.grant(SENDER).status == 200
     finally:
-        path.unlink(missing_ok=True)
+        for path in paths.values():
+            path.unlink(missing_ok=True)
 
 
 def test_a_mass_removal_is_refused(platform: AttackedPlatform) -> None:
