@@ -91,7 +91,7 @@ bench-store: setup cassandra-jars  ## Measure the revocation stores: appends and
 	@$(PY) -m pytest tests/bench -m bench -s $(ARGS)
 
 .PHONY: soak
-soak: setup cassandra-jars  ## Run the long tests: kills, pauses, skew, histories (minutes to hours)
+soak: setup cassandra-jars  ## Run the long tests: an hour of mixed load (TOKENRY_TEST_SOAK_SECONDS), histories, kills, pauses, skew
 	@if [[ -d tests/soak ]]; then $(PY) -m pytest tests/soak tests/proof -m soak -s $(ARGS); \
 	  else echo "soak: there is no tests/soak yet; nothing was run" >&2; exit 1; fi
 
