@@ -129,11 +129,7 @@ def test_what_a_file_may_say_is_what_the_readers_know():
     from tokenry_registry import realms
 
     source = inspect.getsource(realms)
-    for kind, reader in (
-        (ObjectKind.CLIENT, "_read_client"),
-        (ObjectKind.USER, "_read_user"),
-        (ObjectKind.REALM, "_read_realm"),
-    ):
+    for kind in (ObjectKind.CLIENT, ObjectKind.USER, ObjectKind.REALM):
         body = source.split(f"def _read_{kind}(")[1].split("\ndef ")[0]
         read = set(re.findall(r'fields\.\w+\(\s*"(\w+)"', body))
         assert read <= MEMBERS[kind] | {"environment"}, kind

@@ -65,6 +65,11 @@ def test_entries_are_found_by_what_they_describe_with_their_lines():
         ("realm: r\nclients:\n  - client_id: a\n    description: 2026-11-21\n", "clients.yaml:4: "),
         ("realm: r\nclients:\n  - !!python/object/apply:os.system [ls]\n", "clients.yaml:3: "),
         ("realm: r\nclients:\n  - <<: {client_id: a}\n", "clients.yaml:3: "),
+        (
+            "realm: r\nclients:\n  - client_id: a\n    token_lifetime: !!int x\n",
+            "clients.yaml:4: this is not what its tag",
+        ),
+        ("realm: r\nclients:\n  - client_id: a\n    enabled: !!bool x\n", "clients.yaml:4: this is not what its tag"),
         ("clients: [\n", "clients.yaml:"),
         ("[]", "top level"),
         ("", "top level"),
