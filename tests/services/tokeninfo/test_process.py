@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.http import call
+from tokenry.http.fetch import Response
 from tokenry.testing.issuer import FakeIssuer
+from tokenry.testing.server import LoopbackServer
 
 pytestmark = pytest.mark.processes
 
@@ -92,6 +94,31 @@ def test_client_credentials_are_exchanged_at_the_issuer(platform):
         for secret, status in (("test-secret", 200), ("wrong", 401)):
             answer = call("POST", f"{url}/oauth2/introspect", form={"token": token}, basic=("test-client", secret))
             assert answer.status == status, answer.body
+
+
+def test_it_reports_as_its_client_what_it_enforces_and_how_often_it_has_refused(platform):
+    reports = []
+
+    def revocation_service(request):
+        if urlsplit(request.url).path == "/validators/reports":
+            reports.append((request.headers.get("Authorization", ""), json.loads(request.body)))
+            return Response(status=204)
+        return platform.revocations.answer(request.url, {}, hold=True)
+
+    server = LoopbackServer(revocation_service)
+    client = {"TOKENRY_LIST_CLIENT_ID": "test-client", "TOKENRY_LIST_CLIENT_SECRET": "test-secret"}
+    try:
+        with tokeninfo(TOKENRY_ISSUER=platform.issuer, TOKENRY_REVOCATION_URL=server.url, **client) as (_, url):
+            wait_until(lambda: call("GET", f"{url}/readyz").status == 200)
+            token = platform.token("basket")
+            name = platform.revoke(token)
+            wait_until(lambda: call("GET", f"{url}/oauth2/tokeninfo", bearer=token).status == 401)
+            wait_until(lambda: any(name in body["enforced"] for _, body in reports), seconds=30)
+            wait_until(lambda: sum(sum(body["refusals"].values()) for _, body in reports) >= 1, seconds=60)
+    finally:
+        server.close()
+    bearers = {authorization.partition(" ")[2] for authorization, _ in reports}
+    assert {platform.validator().validate(bearer).client_id for bearer in bearers} == {"test-client"}
 
 
 def test_a_kept_connection_gets_its_answers(platform):
