@@ -121,11 +121,23 @@ class Supervisor:
                 message = f"{service.name} ended by itself with status {status}"
                 raise ServiceFailed(message, log=service.log)
 
-    def stop(self, *, timeout: float = 20.0) -> None:
-        """End every service: ask first, and kill after *timeout* seconds what has not gone."""
+    def pause(self) -> None:
+        """Let every service stand still: its port stays open, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         for _, process, _ in self._running:
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)
+
+    def stop(self, *, timeout: float = 20.0) -> None:
+        """End every service: ask first, and kill after *timeout* seconds what has not gone."""
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # what stands still does not hear the first
         deadline = time.monotonic() + timeout
         for _, process, output in self._running:
             try:
