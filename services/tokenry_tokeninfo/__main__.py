@@ -172,6 +172,7 @@ def _bearer(settings: Settings, clock: Clock) -> Bearer | None:
         client_id=settings.list_client_id,
         client_secret=settings.list_client_secret,
         realm=settings.list_client_realm,
+        audience=settings.issuer_identifier,  # of which the revocation service is a part
         allow_plain_http=bool(settings.plain_http_hosts),
         clock=clock,
         environ={},

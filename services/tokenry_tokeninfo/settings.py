@@ -175,7 +175,8 @@ class Settings(ServiceSettings):
     list_client_id: str | None = Field(
         None,
         description="Client as which this service reports which revocations it enforces, and what it has refused: "
-        "without a token its reports count only where the revocation service takes open ones. Default: none.",
+        "without a token its reports count only where the revocation service takes open ones. In a realm with an "
+        "audience of its own the client needs the issuer identifier among its audiences. Default: none.",
     )
     list_client_secret: SecretText | None = Field(None, description="Secret of that client.")
     list_client_realm: str | None = Field(None, description="Realm of that client, such as /services.")

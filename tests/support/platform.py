@@ -74,6 +74,15 @@ class Deployment:
         published = self._folder.published / "revocation-list.jwt"
         self._extra["tokeninfo"]["TOKENRY_SIGNED_LIST_URL"] = published.as_uri()
 
+    def use_client_for_reports(self) -> None:
+        """Let token info report as the demo client; reports without a token are not taken."""
+        client = self.identities.client
+        self._extra["tokeninfo"] |= {
+            "TOKENRY_LIST_CLIENT_ID": client["client_id"],
+            "TOKENRY_LIST_CLIENT_SECRET": client["client_secret"],
+            "TOKENRY_LIST_CLIENT_REALM": "/services",
+        }
+
     def use_cassandra(self, endpoint: CassandraEndpoint) -> None:
         """Keep revocations in a keyspace of its own, made by the explicit command."""
         hosts = ",".join(f"{host}:{endpoint.port}" for host in endpoint.contact_points)

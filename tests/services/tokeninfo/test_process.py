@@ -118,7 +118,8 @@ def test_it_reports_as_its_client_what_it_enforces_and_how_often_it_has_refused(
     finally:
         server.close()
     bearers = {authorization.partition(" ")[2] for authorization, _ in reports}
-    assert {platform.validator().validate(bearer).client_id for bearer in bearers} == {"test-client"}
+    validator = platform.validator(audience=platform.issuer)  # of which the revocation service is a part
+    assert {validator.validate(bearer).client_id for bearer in bearers} == {"test-client"}
 
 
 def test_a_kept_connection_gets_its_answers(platform):
