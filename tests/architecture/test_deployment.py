@@ -31,7 +31,7 @@ def test_compose_publishes_ports_on_loopback_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-@pytest.mark.parametrize("role", ["issuer", "tokeninfo", "revocation"])
+@pytest.mark.parametrize("role", ["issuer", "tokeninfo", "revocation", "console"])
 def test_compose_runs_each_role_without_privileges(role: str) -> None:
     service = yaml.safe_load(COMPOSE.read_text())["services"][role]
     assert service["command"] == ["serve", role]

@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES = COMPOSE["services"]
-OURS = ("issuer", "tokeninfo", "revocation", "init", "pod")
-PORTS = ("9080", "9081", "9082")
+OURS = ("issuer", "tokeninfo", "revocation", "console", "init", "pod")
+PORTS = ("9080", "9081", "9082", "9084")
 
 
 def known(*roles):
@@ -49,6 +49,7 @@ def known(*roles):
         ("issuer", ["issuer"]),
         ("tokeninfo", ["tokeninfo"]),
         ("revocation", ["revocation"]),
+        ("console", ["console"]),
         ("init", ["issuer", "revocation"]),
     ],
 )
@@ -193,7 +194,7 @@ def test_up_gives_a_platform_that_issues_judges_and_revokes(up):
     assert json.loads((up.folder / "demo.json").read_bytes()) == context
     assert "curl" not in again.stdout
 
-    for service in ("issuer", "revocation", "tokeninfo"):
+    for service in ("issuer", "revocation", "tokeninfo", "console"):
         up.start(service)
     got = up.tokenry("token", "get")
     assert got.returncode == 0, got.stderr

@@ -20,7 +20,8 @@ SHOTS = Path(__file__).parents[2] / "build/screenshots"
 PAGES = {
     "overview": "/", "revocations": "/revocations", "propagation": "/propagation",
     "validators": "/validators",
-    "keys": "/keys", "clients": "/clients", "client": "/clients/services/demo", "audit": "/audit", "inspect": "/inspect",
+    "keys": "/keys", "clients": "/clients", "client": "/clients/services/demo",
+    "audit": "/audit", "inspect": "/inspect",
 }  # fmt: skip
 VALIDATORS = ("orders-1", "orders-2", "orders-3")
 
