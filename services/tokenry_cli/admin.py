@@ -21,6 +21,7 @@ from tokenry_admin.backup import restore as write_back
 from tokenry_admin.key_opening import open_keys, open_store
 from tokenry_admin.key_settings import KeySettings
 from tokenry_cli import healthcheck as health
+from tokenry_cli.app import App
 from tokenry_cli.client import save_backup
 from tokenry_cli.confirming import confirm
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, REALM, write_private
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from tokenry_cli.stored_objects import StoredObjects
 
-app = typer.Typer(no_args_is_help=True, help="Set a platform up.")
+app = App(name="admin", no_args_is_help=True, help="Set a platform up.")
 
 _ENVELOPES = ("TOKENRY_LIST_ENVELOPE_KEY_FILE", "TOKENRY_INTROSPECTION_ENVELOPE_KEY_FILE")
 

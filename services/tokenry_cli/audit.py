@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from tokenry.errors import ProtocolError, TokenryError
+from tokenry.errors import ProtocolError
 from tokenry.serving.audit_chain import BrokenChain, Head, Verified, check_record, record_of, verify
+from tokenry_cli.app import App
 from tokenry_cli.context import load_context
-from tokenry_cli.output import ExitCode, Format, data, escape, fail, people, show
-from tokenry_cli.platform import Platform, Refused
+from tokenry_cli.output import ExitCode, Format, data, escape, fail, people, print_table, show
+from tokenry_cli.platform import Platform
 from tokenry_cli.token import ContextFile, Output
 from tokenry_cli.validators import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-app = typer.Typer(no_args_is_help=True, help="Who did what, and whether the log of it is whole.")
+app = App(name="audit", no_args_is_help=True, help="Who did what, and whether the log of it is whole.")
 
-_CODES = {401: ExitCode.NOT_ALLOWED, 403: ExitCode.NOT_ALLOWED}
 _PAGE = 1000
 _SHOWN = ("seq", "time", "event", "who", "id", "reason", "ticket")
 Files = Annotated[
@@ -45,7 +45,7 @@ def list_(
     if output is Format.JSON:
         show(answer, form=Format.JSON)
     else:
-        data.print(table(answer["records"]))
+        print_table(table(answer["records"]))
 
 
 @app.command("export")
@@ -149,20 +149,12 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield record
 
 
-def _platform(context: Path | None, identity: str) -> Platform:
-    try:
-        return Platform(load_context(os.environ, file=context, identity=identity))
-    except TokenryError as error:
-        fail(str(error))
+def _platform(context: str | None, identity: str) -> Platform:
+    return Platform(load_context(os.environ, file=context, identity=identity))
 
 
 def _page(platform: Platform, *, limit: int, before: int | None = None) -> dict[str, Any]:
-    try:
-        return platform.audit(limit=limit, before=before)
-    except Refused as error:
-        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
-    except TokenryError as error:
-        fail(str(error))
+    return platform.audit(limit=limit, before=before)
 
 
 def _everything(platform: Platform) -> tuple[list[dict[str, Any]], dict[str, Any]]:

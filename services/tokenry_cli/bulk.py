@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tokenry.errors import TokenryError
 from tokenry.http.fetch import FetchFailed
+from tokenry_cli.confirming import confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, Format, escape, fail, people, show
 from tokenry_cli.platform import Platform, Refused
+from tokenry_cli.progress import ProgressForm, ProgressOption, Reporter
 from tokenry_cli.token import ContextFile, Output
 
 if TYPE_CHECKING:
@@ -43,12 +45,14 @@ class Tally:
         accepted: In force.
         failures: Line, status and reason of what is not, the first few.
         failed: How many are not.
+        parts: Ids of the jobs that they went as, for `tokenry job show`.
     """
 
     lines: int = 0
     accepted: int = 0
     failed: int = 0
     failures: list[dict[str, Any]] | None = None
+    parts: list[str] = field(default_factory=list)
 
 
 def bulk(
@@ -60,6 +64,8 @@ def bulk(
         str | None,
         typer.Option(help="Name of the job; the same one goes on where it ended. Default: follows from the file."),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; count the lines and read each.")] = False,
+    progress: ProgressOption = ProgressForm.AUTO,
     identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -75,22 +81,50 @@ def bulk(
         with ExitStack() as opened:
             source = sys.stdin.buffer if str(file) == "-" else opened.enter_context(file.open("rb"))
             total, name = _measured(file, source, job)
+            if dry_run:
+                _read_only(source, tally, output)
+                return
+            confirm_if_protected(f"{'Some' if total is None else total} revocations will be in force")
             people.print(f"job {escape(name)}")
             sink = None if failed_out is None else opened.enter_context(failed_out.open("wb"))
-            stopped = _send_all(platform, source, name, total, tally, sink)
+            reporter = opened.enter_context(Reporter("revoked", total=total, form=progress))
+            stopped = _send_all(platform, source, name, tally, sink, reporter)
     except OSError as error:
-        fail(str(error), code=ExitCode.USAGE)
+        fail(str(error), code=ExitCode.USAGE, advice="name a file that is there and can be read")
     show(
-        {"job": name, "lines": tally.lines, "accepted": tally.accepted, "failed": tally.failed}
+        {"job": name, "lines": tally.lines, "accepted": tally.accepted, "failed": tally.failed, "parts": tally.parts}
         | ({"failures": tally.failures} if output is Format.JSON else {}),
         form=output,
     )
     for failure in () if output is Format.JSON else tally.failures or ():
         people.print(f"[red]line {failure['line']}[/red]: {escape(failure['detail'])}")
+    if tally.accepted:
+        people.print(f"[green]revoked[/green] {tally.accepted}; undo, one at a time: tokenry revoke undo ID")
+    if stopped is None and not tally.failed:
+        return
+    code = ExitCode.PARTLY_DONE if tally.accepted else ExitCode.FAILED
     if stopped is not None:
-        people.print(f"[red]error:[/red] {escape(stopped)}; run the same again to go on")
-    if stopped is not None or tally.failed:
-        raise typer.Exit(ExitCode.PARTLY_DONE if tally.accepted else ExitCode.FAILED)
+        fail(stopped, code=code, advice="run the same again to go on: what is done is not repeated")
+    kept = "" if failed_out is None else f": they are in {failed_out}"
+    fail(f"{tally.failed} lines failed", code=code, advice=f"mend these lines and send them{kept}")
+
+
+def _read_only(source: BinaryIO, tally: Tally, output: Format) -> None:
+    """Read all lines and send none; say which are no JSON."""
+    for number, line in enumerate(source, 1):
+        tally.lines += 1
+        try:
+            good = isinstance(json.loads(line), dict)
+        except ValueError:
+            good = not line.strip()
+        if not good:
+            tally.failed += 1
+            if tally.failures is not None and len(tally.failures) < _SHOWN:
+                tally.failures.append({"line": number, "detail": "not a line of JSON"})
+    show({"lines": tally.lines, "failed": tally.failed, "failures": tally.failures}, form=output)
+    people.print("nothing was revoked; run it again without --dry-run")
+    if tally.failed:
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def _measured(file: Path, source: BinaryIO, job: str | None) -> tuple[int | None, str]:
@@ -107,23 +141,21 @@ def _measured(file: Path, source: BinaryIO, job: str | None) -> tuple[int | None
 
 
 def _send_all(
-    platform: Platform, source: BinaryIO, name: str, total: int | None, tally: Tally, sink: BinaryIO | None
+    platform: Platform, source: BinaryIO, name: str, tally: Tally, sink: BinaryIO | None, reporter: Reporter
 ) -> str | None:
     """Send all slices of *source*; return why it stopped, or None at the end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=people, transient=True) as progress:
-        task = progress.add_task("revoking", total=total)
-        for number, lines in enumerate(slices(source)):
-            try:
-                answer = _send(platform, lines, f"{name}.{number}")
-                failures = list(_failures(platform, answer))
-            except TokenryError as error:
-                return str(error)
-            tally.lines += len(lines)
-            tally.accepted += answer["accepted"]
-            tally.failed += answer["failed"]
-            _note(failures, lines, number * SLICE_LINES, tally, sink)
-            progress.update(task, completed=tally.lines)
+    for number, lines in enumerate(slices(source)):
+        try:
+            answer = _send(platform, lines, f"{name}.{number}")
+            failures = list(_failures(platform, answer))
+        except TokenryError as error:
+            return str(error)
+        tally.lines += len(lines)
+        tally.accepted += answer["accepted"]
+        tally.failed += answer["failed"]
+        tally.parts.append(answer["id"])
+        _note(failures, lines, number * SLICE_LINES, tally, sink)
+        reporter.update(tally.lines, errors=tally.failed)
     return None
 
 

@@ -20,6 +20,7 @@ from tokenry_admin.disabling import Disabled, disable_and_revoke
 from tokenry_admin.documents import NotValid, Taken
 from tokenry_admin.importing import read_lines, take_over
 from tokenry_admin.views import view
+from tokenry_cli.app import App
 from tokenry_cli.clients_file import FileRefused, read_clients_file
 from tokenry_cli.confirming import confirm
 from tokenry_cli.context import load_context
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
     from tokenry_admin.secret_rotation import Rotated
     from tokenry_cli.clients_file import Entry
 
-app = typer.Typer(no_args_is_help=True, help="Clients and users of the registry: as code, or one at a time.")
+app = App(name="client", no_args_is_help=True, help="Clients and users of the registry: as code, or one at a time.")
 
 Realm = Annotated[str, typer.Argument(help="Realm, such as services or /services.")]
 Name = Annotated[str, typer.Argument(help="Client id; with --user the name of a user.")]
 IsUser = Annotated[bool, typer.Option("--user", help="A service user (password grant) instead of a client.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = bool
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 ClientsFile = Annotated[Path, typer.Option("--file", "-f", help="YAML file with clients.", dir_okay=False)]
 _REMOVAL_SHARE = 0.2  # TOKENRY_CREDENTIALS_REMOVAL_SHARE's default

@@ -17,12 +17,13 @@ import typer
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import parse_json_object
+from tokenry_cli.app import App
 from tokenry_cli.output import ExitCode, fail, people
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-app = typer.Typer(no_args_is_help=True, help="An application's own credentials.")
+app = App(name="credentials", no_args_is_help=True, help="An application's own credentials.")
 
 FILES: Final = ("user", "client")  # in this order: a new client id works with the users of before
 MAX_BYTES: Final = 64 * 1024

@@ -29,7 +29,7 @@ from tokenry.jose.jwks import KeySet
 from tokenry.sources.metadata import MAX_METADATA_BYTES, IssuerMetadata, metadata_urls, parse_metadata
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE
-from tokenry_cli.context import load_context
+from tokenry_cli.context import find_context, load_context
 from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, show
 from tokenry_cli.token import ContextFile, Output
 
@@ -353,7 +353,7 @@ def certificate_end_of(host: str, port: int, *, context: ssl.SSLContext | None =
 def environment_of(environ: Mapping[str, str], context: Any) -> dict[str, str]:  # noqa: ANN401 -- a path, or None
     """Return *environ* with what the context file adds, if there is one."""
     known = dict(environ)
-    if context is None and not environ.get("TOKENRY_CONTEXT"):
+    if not find_context(environ, context).members:
         return known
     found = load_context(environ, file=context)
     added = {

@@ -23,11 +23,13 @@ from tokenry_cli.context import load_context
 from tokenry_cli.dev_folder import write_private
 from tokenry_cli.output import ExitCode, fail, moment, people
 from tokenry_cli.token import ContextFile
+from tokenry_cli.validators import app
 
 _SPAN = re.compile(r"\+?([0-9]{1,5})([smh])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+@app.command("extend")
 def extend(
     until: Annotated[
         str, typer.Option(help="When it ends: a span such as 4h, or a moment such as 2026-11-21T18:00Z; at most 24 h.")
@@ -68,8 +70,10 @@ def extend(
         write_private(out, text.encode() + b"\n")
         out.chmod(0o644)
     people.print(f"validators of {issuer} that find it judge by lists of any age until {moment(word.until)}")
+    people.print("undo: take it away from where they look (TOKENRY_EXTEND_FILE or TOKENRY_EXTEND_URL)")
 
 
+@app.command("extend-key")
 def extend_key(
     private: Annotated[Path, typer.Argument(help="File for the private key; keep it where few people can read it.")],
     public: Annotated[Path, typer.Argument(help="File for the public key: TOKENRY_EXTEND_KEY_FILE of validators.")],
@@ -82,7 +86,8 @@ def extend_key(
     write_private(private, f"-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n".encode("ascii"))
     write_private(public, json.dumps(key.public.to_jwk()).encode("ascii") + b"\n")
     public.chmod(0o644)
-    people.print(f"the key {key.kid}")
+    people.print(f"[green]made[/green] the key {key.kid}; validators read it at their next start")
+    people.print(f"undo: delete both files, and take {public} away from TOKENRY_EXTEND_KEY_FILE of validators")
 
 
 def parse_until(text: str, *, now: float) -> int:

@@ -21,9 +21,11 @@ from tokenry_admin.key_opening import open_keys, open_store
 from tokenry_admin.key_rotation import ISSUERS_REFRESH, KeyNeeded, NoSuchKey
 from tokenry_admin.key_settings import KeySettings
 from tokenry_admin.key_store import NoCustody
+from tokenry_cli.app import App
+from tokenry_cli.confirming import confirm
 from tokenry_cli.context import load_context
 from tokenry_cli.environment import known_to
-from tokenry_cli.output import ExitCode, Format, data, escape, fail, log_to_stderr, moment, people, show
+from tokenry_cli.output import ExitCode, Format, escape, fail, log_to_stderr, people, print_table, show
 from tokenry_cli.platform import Platform
 from tokenry_cli.token import ContextFile, Output
 from tokenry_registry.key_schedule import KeyState
@@ -38,14 +40,13 @@ if TYPE_CHECKING:
     from tokenry_registry.ports import WritableStore
     from tokenry_registry.signing_keys import StoredKey
 
-app = typer.Typer(no_args_is_help=True, help="The signing keys: look at them, rotate, retire.")
+app = App(name="keys", no_args_is_help=True, help="The signing keys: look at them, rotate, retire.")
 
 Use = Annotated[KeyUse, typer.Option("--use", help="What the keys sign.")]
 Kid = Annotated[str, typer.Argument(help="Id of the key.")]
 Kms = Annotated[
     bool | None, typer.Option("--kms/--file", help="Where a new key for tokens is held. Default: TOKENRY_KEY_CUSTODY.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
 _STATES = {KeyState.ACTIVE: "Signing"}
 _COLUMNS = ("KID", "ALG", "STATE", "PUBLISHED", "SIGNS FROM", "SIGNS UNTIL", "REMOVABLE AFTER", "TOKENS ALIVE")
@@ -80,7 +81,7 @@ def list_(
         rows = [{**view.to_dict(), "tokens_alive": live.of(view, views, now)} for view in shown]
         show({"keys": rows, "next_rotation_at": next_at, "refused": dict(refused)}, form=Format.JSON)
         return
-    data.print(_table(shown, now=now, alive=lambda view: live.of(view, views, now)))
+    print_table(_table(shown, now=now, alive=lambda view: live.of(view, views, now)))
 
 
 @app.command("show")
@@ -102,7 +103,7 @@ def show_(
     document = view.to_dict()
     if output is Format.TABLE:
         times = {name: value for name, value in document.items() if name.endswith(("_at", "_until"))}
-        document |= {name: _NONE if value is None else moment(value) for name, value in times.items()}
+        document |= {name: _NONE for name, value in times.items() if value is None}
         document = {name: value for name, value in document.items() if value is not None}
     show(document, form=output)
 
@@ -117,7 +118,6 @@ def rotate(
         str | None, typer.Option("--emergency", metavar="KID", help="This key has leaked: take it away at once.")
     ] = None,
     kms: Kms = None,
-    yes: Yes = False,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -134,7 +134,7 @@ def rotate(
         _report(_run(_rotate_due, kms=kms, live=live), output, live=live, nothing="nothing is due")
         return
     if emergency is not None:
-        _confirm("Every token of this key dies, also good ones. Type the kid to confirm", emergency, yes=yes)
+        confirm("Every token of this key dies, also good ones. Type the kid to confirm", emergency)
         written = _run(lambda actions: actions.leaked(emergency), kms=kms, live=live)
         _report(written, output, live=live)
         people.print(
@@ -164,7 +164,6 @@ def publish(use: Use = KeyUse.TOKEN, kms: Kms = None, output: Output = Format.TA
 @app.command("retire")
 def retire(
     kid: Kid,
-    yes: Yes = False,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -176,7 +175,7 @@ def retire(
     """
     live = _Live.ask(context, identity)
     view = _run(lambda actions: actions.view(kid), live=live)
-    _confirm(f"The key is {_state(view)}. Type the kid to take it out of the JWK Set", kid, yes=yes)
+    confirm(f"The key is {_state(view)}. Type the kid to take it out of the JWK Set", kid)
     _report(_run(lambda actions: actions.retire(kid), live=live), output, live=live)
     people.print("It leaves the JWK Set within a minute. There is no undo; nothing needs it.")
     if view.kms_key_id is not None:
@@ -329,15 +328,6 @@ def _read_object(kid: str) -> bytes:
         fail(str(error), code=ExitCode.USAGE)
     except TokenryError as error:
         _explain(error)
-
-
-def _confirm(question: str, word: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        fail("this asks before it acts, and there is nobody to ask: --yes", code=ExitCode.USAGE)
-    if typer.prompt(question, err=True, default="", show_default=False) != word:
-        fail("not confirmed; nothing was changed", code=ExitCode.USAGE)
 
 
 def _report(

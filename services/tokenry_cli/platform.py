@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import ssl
+import time
 from base64 import b64encode
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, urlencode
 
-from tokenry.errors import ProtocolError, TokenryError
+from tokenry.errors import ConfigurationError, ProtocolError, TokenryError
 from tokenry.http.fetch import Failure, FetchFailed, HttpFetcher, Request, Response
 from tokenry.revocation.wire import parse_list
 from tokenry.secret import Secret
+from tokenry_cli.invocation import current
+from tokenry_cli.output import escape, people
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
 
     from tokenry.http.fetch import Fetcher
     from tokenry.revocation.wire import ListDocument
@@ -45,7 +50,7 @@ class Platform:
     def __init__(self, context: Context, *, fetcher: Fetcher | None = None) -> None:
         """Talk to the services of *context*."""
         self.context = context
-        self._fetcher = fetcher or HttpFetcher()
+        self._fetcher = fetcher or HttpFetcher(tls=_trusting(context.ca_file))
 
     def token(self, *, scope: Iterable[str] = (), audience: str | None = None) -> dict[str, Any]:
         """
@@ -77,7 +82,7 @@ class Platform:
             Refused: The caller may not introspect.
             FetchFailed: The service did not answer.
         """
-        url = f"{self.context.tokeninfo}/oauth2/introspect"
+        url = f"{self.context.tokeninfo_url()}/oauth2/introspect"
         return _json(
             "introspection",
             self._post(url, form={"token": token.reveal()}, headers=self._basic()),
@@ -152,15 +157,19 @@ class Platform:
             f"to {action}", self._send("POST", url, body, "application/json", self.bearer()), expected={200, 201}
         )
 
-    def entries(self) -> ListDocument:
+    def entries(self, *, bearer: Mapping[str, str] | None = None) -> ListDocument:
         """
         Return everything that is in force.
+
+        Args:
+            bearer: What authenticates; default: with a fresh token.
 
         Raises:
             Refused: The caller may not read the list.
             FetchFailed: The service did not answer, or with something else.
         """
-        response = self.get(f"{self.context.revocation_url()}/revocations/snapshot", headers=self.bearer())
+        headers = self.bearer() if bearer is None else bearer
+        response = self.get(f"{self.context.revocation_url()}/revocations/snapshot", headers=headers)
         if response.status != HTTPStatus.OK:
             raise Refused("the list", response)
         try:
@@ -225,16 +234,30 @@ class Platform:
         fields = {**headers, "Accept": "application/json"}
         if content_type:
             fields["Content-Type"] = content_type
-        return self._fetcher.fetch(
-            Request(
-                method=method,
-                url=url,
-                headers=fields,
-                body=body,
-                deadline_seconds=deadline_seconds,
-                max_bytes=_MAX_ANSWER_BYTES,
-            )
+        called, began = current(), time.monotonic()
+        request = Request(
+            method=method,
+            url=url,
+            headers=fields,
+            body=body,
+            deadline_seconds=called.timeout or deadline_seconds,
+            max_bytes=_MAX_ANSWER_BYTES,
         )
+        response = self._fetcher.fetch(request)
+        if called.verbose:
+            where = escape(url.partition("?")[0])  # a query may name what is nobody else's business
+            people.print(f"[dim]{method} {where}: {response.status}, {1000 * (time.monotonic() - began):.0f} ms[/dim]")
+        return response
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext | None:
+    """Return TLS settings that trust the authority of *ca_file* alone; None: the system's."""
+    if ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError([f"ca_file {ca_file} cannot be used: {error.strerror or error}"]) from None
 
 
 def _json(what: str, response: Response, *, expected: Collection[int]) -> dict[str, Any]:

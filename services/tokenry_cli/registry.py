@@ -22,8 +22,8 @@ from tokenry_admin.secret_rotation import RotationBusy, RotationLost, SecretRota
 from tokenry_admin.settings import RegistrySettings
 from tokenry_cli.clients_file import FileRefused
 from tokenry_cli.environment import known_to
+from tokenry_cli.explaining import explain as explain_any
 from tokenry_cli.output import ExitCode, fail
-from tokenry_cli.platform import Refused
 from tokenry_registry.ports import ObjectUnreadable, StoreUnavailable, WriteConflict, WriteRefused
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from tokenry_registry.ports import WritableStore
 
 _T = TypeVar("_T")
-PAGE: Final = "see docs/operations/clients-as-code.md"
 _CODES: Final[Mapping[type[TokenryError], ExitCode]] = {
     ConfigurationError: ExitCode.USAGE,
     FileRefused: ExitCode.USAGE,
@@ -50,12 +49,6 @@ _CODES: Final[Mapping[type[TokenryError], ExitCode]] = {
     TooManySecrets: ExitCode.CONFLICT,
     NotSettled: ExitCode.WAITED_IN_VAIN,
     BackupRefused: ExitCode.CONFLICT,
-}
-_REFUSED: Final = {
-    401: ExitCode.NOT_ALLOWED,
-    403: ExitCode.NOT_ALLOWED,
-    404: ExitCode.NOT_FOUND,
-    409: ExitCode.CONFLICT,
 }
 _ADVICE: Final[Mapping[type[TokenryError], str]] = {
     StoreUnavailable: "check TOKENRY_CREDENTIALS_URL and the way there; running the same again is safe",
@@ -150,11 +143,11 @@ def _operator() -> str:
 
 def explain(error: TokenryError) -> NoReturn:
     """End the command with *error*, what to do about it, and its exit code."""
-    if isinstance(error, Refused):
-        fail(str(error), code=_REFUSED.get(error.status, ExitCode.FAILED))
-    advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), PAGE)
-    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), ExitCode.FAILED)
-    fail(f"{error}; {advice}", code=code)
+    advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), None)
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    if code is None and advice is None:
+        explain_any(error)
+    fail(str(error), code=code or ExitCode.FAILED, advice=advice)
 
 
 def compact(value: Any) -> str:  # noqa: ANN401 -- any JSON value

@@ -6,17 +6,19 @@ import inspect
 import os
 import time
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
-from tokenry.errors import TokenryError
+from tokenry.errors import ConfigurationError, TokenryError
+from tokenry_cli.app import App
 from tokenry_cli.bulk import bulk
+from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
-from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, show
+from tokenry_cli.explaining import explain
+from tokenry_cli.output import ExitCode, Format, escape, fail, people, print_table, relative, show, span
 from tokenry_cli.platform import Platform, Refused
 from tokenry_cli.token import ContextFile, Output, TokenArgument, read_argument
 from tokenry_cli.waiting import summary, wait
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
     from tokenry.revocation.wire import ListDocument
 
-app = typer.Typer(no_args_is_help=True, help="Revoke tokens: one, by claims, by key, or all; look, undo, approve.")
+app = App(
+    name="revoke", no_args_is_help=True, help="Revoke tokens: one, by claims, by key, or all; look, undo, approve."
+)
 
 WAIT_SECONDS = 60.0  # twice what is promised to a validator that polls
 
@@ -44,13 +48,6 @@ Wait = Annotated[
     ),
 ]
 Id = Annotated[str, typer.Argument(help="Id of the revocation.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-_CODES = {
-    401: ExitCode.NOT_ALLOWED,
-    403: ExitCode.NOT_ALLOWED,
-    404: ExitCode.NOT_FOUND,
-    409: ExitCode.CONFLICT,
-}
 
 
 class _Waiting(TyperCommand):
@@ -82,16 +79,22 @@ def _post(
         posted_at = time.time()
         answer = platform.revoke({"type": kind, "data": member | told}, dry_run=dry_run)
     except Refused as error:
-        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
+        explain(error, more="nothing was revoked")
+    except ConfigurationError as error:
+        explain(error)
     except TokenryError as error:
-        fail(f"{error}; nothing is known to be revoked, and running the same again is safe")
+        explain(error, more="nothing is known to be revoked, and running the same again is safe")
     _print(answer, output)
     if dry_run:
+        people.print("nothing was revoked; run it again without --dry-run")
         return
     if answer.get("status") == "pending":
         people.print(f"[yellow]waiting for a second person[/yellow]: tokenry revoke approve {answer['id']}")
+        people.print("undo: let it expire unapproved")
         return
     people.print("[green]stored[/green]; every healthy validator enforces it by the moment in propagated_by")
+    final = kind == "KEY"
+    people.print("There is no undo." if final else f"undo: tokenry revoke undo {answer['id']}")
     if watcher is not None and wait is not None:
         _wait(platform, watcher, answer, posted_at=posted_at, seconds=wait)
 
@@ -154,9 +157,12 @@ def claim(
         int | None,
         typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now, with the clocks' bound."),
     ] = None,
+    dry_run: DryRun = False,
 ) -> dict[str, Any]:
     """Revoke every token that carries these claims, such as sub=basket."""
     member: dict[str, Any] = {"claims": _pairs(claims)}
+    if not dry_run:
+        confirm_if_protected(f"Every token with {' and '.join(claims)} will be refused")
     return member if issued_before is None else {**member, "issued_before": issued_before}
 
 
@@ -165,11 +171,10 @@ def claim(
 def key(
     kid: Annotated[str, typer.Argument(help="Id of the signing key.")],
     dry_run: DryRun = False,
-    yes: Yes = False,
 ) -> dict[str, Any]:
     """Revoke a signing key, and with it every token that it has signed; this is never taken back."""
-    if not (yes or dry_run):
-        _confirm("Revoking a key is final. Type the kid to confirm", kid)
+    if not dry_run:
+        confirm("Revoking a key is final. Type the kid to confirm", kid)
     return {"kid": kid}
 
 
@@ -180,11 +185,10 @@ def all_(
         int | None, typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now.")
     ] = None,
     dry_run: DryRun = False,
-    yes: Yes = False,
 ) -> dict[str, Any]:
     """Revoke every token of the platform."""
-    if not (yes or dry_run):
-        _confirm("Every token of the platform will be refused. Type all to confirm", "all")
+    if not dry_run:
+        confirm("Every token of the platform will be refused. Type all to confirm", "all")
     member: dict[str, Any] = {"confirm": True}
     return member if issued_before is None else {**member, "issued_before": issued_before}
 
@@ -199,15 +203,16 @@ def list_(identity: Identity = "admin", context: ContextFile = None, output: Out
     if output is Format.JSON:
         show({"revocations": rows}, form=Format.JSON)
         return
+    now = time.time()
     table = Table(title=f"{len(rows)} in force", title_justify="left", box=None, pad_edge=False)
     for name in ("id", "kind", "claims", "issued before", "until"):
         table.add_column(name, overflow="fold", min_width=32 if name == "id" else None)
     for row in rows:
         table.add_row(
-            row["id"], "+".join(row["kinds"]), escape(" ".join(row["names"])), _moment(row["issued_before"], ""),
-            _moment(row["in_force_until"], "for ever"),
+            row["id"], "+".join(row["kinds"]), escape(" ".join(row["names"])), _moment(row["issued_before"], "", now),
+            _moment(row["in_force_until"], "for ever", now),
         )  # fmt: skip
-    data.print(table)
+    print_table(table)
 
 
 @app.command("show")
@@ -221,20 +226,38 @@ def undo(
     name: Id,
     reason: Reason = None,
     ticket: Ticket = None,
+    dry_run: DryRun = False,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Take a mistake back; Plan B's validators keep it until they restart."""
-    _print(
-        _ask(context, identity, lambda platform: platform.change(name, "undo", reason=reason, ticket=ticket)), output
-    )
+    if dry_run:
+        _print(_ask(context, identity, lambda platform: platform.about(name)), output)
+        people.print(f"would take {escape(name)} back; nothing was changed")
+        return
+    confirm_if_protected(f"What {name} revoked will be accepted again")
+    answer = _ask(context, identity, lambda platform: platform.change(name, "undo", reason=reason, ticket=ticket))
+    _print(answer, output)
+    people.print("[green]taken back[/green]; undo: revoke the same again")
 
 
 @app.command("approve")
-def approve(name: Id, identity: Identity = "admin", context: ContextFile = None, output: Output = Format.TABLE) -> None:
+def approve(
+    name: Id,
+    dry_run: DryRun = False,
+    identity: Identity = "admin",
+    context: ContextFile = None,
+    output: Output = Format.TABLE,
+) -> None:
     """Put in force what another person asked for."""
+    if dry_run:
+        _print(_ask(context, identity, lambda platform: platform.about(name)), output)
+        people.print(f"would put {escape(name)} in force; nothing was changed")
+        return
+    confirm_if_protected(f"{name} will be in force")
     _print(_ask(context, identity, lambda platform: platform.change(name, "approve")), output)
+    people.print(f"[green]in force[/green]; undo: tokenry revoke undo {escape(name)}")
 
 
 def listed(document: ListDocument) -> list[dict[str, Any]]:
@@ -267,18 +290,8 @@ def _pairs(claims: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _confirm(question: str, word: str) -> None:
-    if typer.prompt(question, err=True, default="", show_default=False) != word:
-        fail("not confirmed; nothing was revoked", code=ExitCode.USAGE)
-
-
-def _ask(context: Path | None, identity: str, ask: Callable[[Platform], Any]) -> Any:  # noqa: ANN401 -- as *ask*
-    try:
-        return ask(Platform(load_context(os.environ, file=context, identity=identity)))
-    except Refused as error:
-        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
-    except TokenryError as error:
-        fail(f"{error}; running the same again is safe")
+def _ask(context: str | None, identity: str, ask: Callable[[Platform], Any]) -> Any:  # noqa: ANN401 -- as *ask*
+    return ask(Platform(load_context(os.environ, file=context, identity=identity)))
 
 
 def _wait(
@@ -303,18 +316,12 @@ def _print(answer: dict[str, Any], output: Format) -> None:
     show(answer if output is Format.JSON else _readable(answer), form=output)
 
 
-def _moment(seconds: float | None, otherwise: str) -> str:
-    return otherwise if seconds is None else moment(seconds)
+def _moment(seconds: float | None, otherwise: str, now: float) -> str:
+    return otherwise if seconds is None else relative(seconds, now=now)
 
 
 def _readable(answer: dict[str, Any]) -> dict[str, Any]:
-    timed = {
-        "asked_at", "expires_at", "in_force_until", "issued_before", "plan_b_by", "propagated_by", "revoked_at",
-    }  # fmt: skip
-    shown = {
-        name: moment(value) if name in timed and isinstance(value, int | float) else value
-        for name, value in answer.items()
-    }
+    shown = dict(answer)
     if "refused" in answer:
         del shown["refused"]
         shown["denied"] = denied(answer["refused"])
@@ -331,12 +338,4 @@ def denied(known: Mapping[str, Any] | None) -> str:
     validators = f"{known['validators']} validator{'' if known['validators'] == 1 else 's'}"
     if known["validators_are_more"]:
         validators += " or more"
-    return f"{times} since, last {ago(known['last_seconds_ago'])} ago, from {validators}"
-
-
-def ago(seconds: float) -> str:
-    """Return a span of time in words, as much as people want of it."""
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{times} since, last {span(known['last_seconds_ago'])} ago, from {validators}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from tokenry_cli.output import ExitCode, Format, data, fail, people
+from tokenry_cli.invocation import current
+from tokenry_cli.output import ExitCode, Format, data, fail, people, write_document
 
 if TYPE_CHECKING:
     from tokenry.protect import RouteAccess
@@ -22,9 +22,7 @@ _FRAMEWORKS: Final = ("fastapi", "starlette", "aiohttp", "flask", "django", "grp
 
 def routes(
     application: Annotated[str, typer.Argument(metavar="MODULE:APP", help="As for gunicorn or uvicorn.")],
-    output: Annotated[Format, typer.Option("--output", "-o", help="A table for people or JSON for machines.")] = (
-        Format.TABLE
-    ),
+    output: Format = Format.TABLE,
     app_dir: Annotated[Path, typer.Option(help="Folder to import from.", file_okay=False)] = Path(),
     check: Annotated[bool, typer.Option("--check", help="Fail if a path is public that may not be.")] = False,
     allow_public: Annotated[list[str] | None, typer.Option(help="Path that may be public; may repeat.")] = None,
@@ -32,7 +30,7 @@ def routes(
     """List every route of an application with the scopes that it asks for."""
     found = routes_of(_load(application, app_dir))
     if output is Format.JSON:
-        sys.stdout.write(json.dumps([route.as_mapping() for route in found], indent=2) + "\n")
+        write_document([route.as_mapping() for route in found], form=current().form)
     else:
         _print(found)
     surprising = sorted({route.path for route in found if _is_open(route)} - set(allow_public or ()))

@@ -11,35 +11,29 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from tokenry.errors import TokenryError
+from tokenry_cli.app import App
 from tokenry_cli.context import load_context
-from tokenry_cli.output import ExitCode, Format, data, escape, fail, people, show
-from tokenry_cli.platform import Platform, Refused
+from tokenry_cli.output import Format, data, escape, people, print_table, show
+from tokenry_cli.platform import Platform
 from tokenry_cli.token import ContextFile, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-app = typer.Typer(no_args_is_help=True, help="Which validators there are, and what they have applied.")
+app = App(name="validators", no_args_is_help=True, help="Which validators there are, and what they have applied.")
 
 Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
 _LATE_SECONDS = 31.0  # beyond what is promised to a validator that polls
-_CODES = {401: ExitCode.NOT_ALLOWED, 403: ExitCode.NOT_ALLOWED}
 
 
 @app.command("list")
 def list_(identity: Identity = "admin", context: ContextFile = None, output: Output = Format.TABLE) -> None:
     """Show every validator that polls: name, version, when it was heard of, how far behind it is."""
-    try:
-        answer = Platform(load_context(os.environ, file=context, identity=identity)).validators()
-    except Refused as error:
-        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
-    except TokenryError as error:
-        fail(str(error))
+    answer = Platform(load_context(os.environ, file=context, identity=identity)).validators()
     if output is Format.JSON:
         show(answer, form=Format.JSON)
     else:
-        data.print(table(answer))
+        print_table(table(answer))
 
 
 @app.command("watch")
@@ -62,10 +56,6 @@ def watch(
             time.sleep(seconds)
     except KeyboardInterrupt:
         people.print("stopped")
-    except Refused as error:
-        fail(str(error), code=_CODES.get(error.status, ExitCode.FAILED))
-    except TokenryError as error:
-        fail(str(error))
 
 
 def table(answer: Mapping[str, Any]) -> Table:

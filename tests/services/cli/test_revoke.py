@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 from tokenry.revocation.documents import ListDocument
 from tokenry.revocation.entries import Entry, Kind
 from tokenry_cli.__main__ import app
-from tokenry_cli.revoke import ago, denied, listed
+from tokenry_cli.output import span
+from tokenry_cli.revoke import denied, listed
 from tokenry_cli.validators import furthest_behind_first, is_late
 
 SALTS = {"s": b"0123456789abcdef"}
@@ -49,18 +50,16 @@ def run(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [("all",), ("key", "k1")])
-def test_the_big_hammer_asks_first(run, words):
-    result = run(*words, typed="no\n")
+def test_the_big_hammer_needs_somebody_who_says_so(run, words):
+    result = run(*words, typed=f"{words[-1]}\n")  # a pipe is nobody
     assert result.exit_code == 2
-    assert "nothing was revoked" in result.output
+    assert "nobody is there to ask; nothing was changed" in result.output
+    assert "--yes" in result.output
 
 
-@pytest.mark.parametrize(
-    ("words", "typed"),
-    [(("all",), "all\n"), (("key", "k1"), "k1\n"), (("all", "--yes"), ""), (("all", "--dry-run"), "")],
-)
-def test_what_was_confirmed_is_sent(run, words, typed):
-    result = run(*words, typed=typed)
+@pytest.mark.parametrize("words", [("all", "--yes"), ("key", "k1", "-y"), ("all", "--dry-run")])
+def test_what_was_confirmed_is_sent(run, words):
+    result = run(*words)
     assert result.exit_code == 1  # nobody answers
     assert "nothing is known to be revoked" in result.output
 
@@ -93,6 +92,6 @@ def test_how_often_a_revocation_has_refused_tokens_is_said_in_words(known, words
 
 
 def test_a_span_of_time_is_said_in_its_unit():
-    assert [ago(seconds) for seconds in (5, 119, 120, 7199, 7200, 172_800)] == [
+    assert [span(seconds) for seconds in (5, 119, 120, 7199, 7200, 172_800)] == [
         "5 s", "119 s", "2 min", "120 min", "2 h", "2 d"
     ]  # fmt: skip
