@@ -15,8 +15,8 @@ _ERROR = {
         "error": {
             "type": "string",
             "enum": [
-                "invalid_request", "invalid_client", "invalid_grant", "invalid_scope", "invalid_target",
-                "missing_realm", "realm_not_found", "server_error", "temporarily_unavailable",
+                "invalid_request", "invalid_client", "invalid_dpop_proof", "invalid_grant", "invalid_scope",
+                "invalid_target", "missing_realm", "realm_not_found", "server_error", "temporarily_unavailable",
                 "unauthorized_client", "unsupported_grant_type",
             ],
         },
@@ -28,7 +28,7 @@ _TOKEN = {
     "required": ["access_token", "token_type", "expires_in", "scope", "realm"],
     "properties": {
         "access_token": _TEXT,
-        "token_type": {"const": "Bearer"},
+        "token_type": {"enum": ["Bearer", "DPoP"], "description": "DPoP: bound to the key of the proof (RFC 9449)."},
         "expires_in": {"type": "integer", "minimum": 1},
         "scope": {"type": "string", "description": "Granted scopes, sorted, separated by one space."},
         "realm": {"type": "string", "pattern": "^/"},
@@ -84,7 +84,15 @@ def _token(operation: str) -> dict[str, Any]:
         "operationId": operation,
         "summary": "Issue an access token (RFC 6749 sections 4.3 and 4.4)",
         "security": [{"client": []}, {}],
-        "parameters": [{"name": "realm", "in": "query", "schema": _TEXT}],
+        "parameters": [
+            {"name": "realm", "in": "query", "schema": _TEXT},
+            {
+                "name": "DPoP",
+                "in": "header",
+                "schema": _TEXT,
+                "description": "A proof (RFC 9449), for clients whose object asks for tokens that are bound to a key.",
+            },
+        ],
         "requestBody": {
             "required": True,
             "content": {"application/x-www-form-urlencoded": {"schema": _FORM}},
