@@ -23,7 +23,7 @@ from tokenry import certificates
 from tokenry.client.sending import UNAUTHORIZED, areplacement
 from tokenry.dpop import Asked, Dpop
 from tokenry.errors import ConfigurationError
-from tokenry.oauth.bearer import token_was_refused
+from tokenry.oauth.bearer import nonce_is_wanted, token_was_refused
 from tokenry.oauth.mutual_tls import PresentedCertificate
 from tokenry.protect import (
     PUBLIC,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED_TOKENS: Final = 8  # that this source gave lately, to know them again at another origin
 _PROOF: Final = "DPoP"
+_NONCE: Final = "DPoP-Nonce"
 _CLOSES: Final = "__tokenry_closes__"  # marks our middleware, for those who list routes
 _UNNAMED: Final = Protection(validator=cast("Any", None))  # its answers name no realm
 
@@ -104,6 +105,11 @@ class BearerAuth:
         token = await self._source.aget()
         self._attach(request, token)
         response = await handler(request)
+        token.learn(str(request.url), response.headers.get(_NONCE))
+        if _wants_nonce(response) and _resendable(request):
+            response.release()
+            self._attach(request, token)
+            response = await handler(request)
         if not _refused(response) or not _resendable(request):
             return response
         other = await areplacement(self._source, token)
@@ -146,6 +152,13 @@ def _refused(response: ClientResponse) -> bool:
     if response.status != UNAUTHORIZED:
         return False
     return token_was_refused(response.headers.getall(hdrs.WWW_AUTHENTICATE, []))
+
+
+def _wants_nonce(response: ClientResponse) -> bool:
+    """Tell whether the proof lacked a nonce, which the answer gives (RFC 9449 section 9)."""
+    if response.status != UNAUTHORIZED or _NONCE not in response.headers:
+        return False
+    return nonce_is_wanted(response.headers.getall(hdrs.WWW_AUTHENTICATE, []))
 
 
 def _resendable(request: ClientRequest) -> bool:

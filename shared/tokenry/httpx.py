@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.client.sending import UNAUTHORIZED, Origins, areplacement, replacement
-from tokenry.oauth.bearer import token_was_refused
+from tokenry.oauth.bearer import nonce_is_wanted, token_was_refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _AUTHORIZATION: Final = "Authorization"
+_NONCE: Final = "DPoP-Nonce"
 
 
 def _installed() -> tuple[ModuleType, ...]:
@@ -81,6 +82,8 @@ class BearerAuth(_Auth):
             return
         token = self._source.get()
         response = yield _with(request, token)
+        if _wants_nonce(response, token) and _resendable(request):
+            response = yield _with(request, token)
         if _refused(response, token) and _resendable(request):
             other = replacement(self._source, token)
             if other is not None:
@@ -93,6 +96,8 @@ class BearerAuth(_Auth):
             return
         token = await self._source.aget()
         response = yield _with(request, token)
+        if _wants_nonce(response, token) and _resendable(request):
+            response = yield _with(request, token)
         if _refused(response, token) and _resendable(request):
             other = await areplacement(self._source, token)
             if other is not None:
@@ -118,6 +123,16 @@ def _refused(response: Any, token: AccessToken) -> bool:  # noqa: ANN401 -- of e
     if response.request.headers.get(_AUTHORIZATION) != token.authorization():
         return False
     return token_was_refused(response.headers.get_list("WWW-Authenticate"))
+
+
+def _wants_nonce(response: Any, token: AccessToken) -> bool:  # noqa: ANN401 -- of either httpx
+    """Take the nonce of an answer, and tell whether the proof lacked it (RFC 9449 section 9)."""
+    if response.request.headers.get(_AUTHORIZATION) != token.authorization():
+        return False
+    nonce = response.headers.get(_NONCE)
+    token.learn(str(response.request.url), nonce)
+    wanted = nonce is not None and response.status_code == UNAUTHORIZED
+    return wanted and nonce_is_wanted(response.headers.get_list("WWW-Authenticate"))
 
 
 def _resendable(request: Any) -> bool:  # noqa: ANN401 -- of either httpx

@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from requests.sessions import SessionRedirectMixin
 
 from tokenry.client.sending import UNAUTHORIZED, Origins, replacement
-from tokenry.oauth.bearer import token_was_refused
+from tokenry.oauth.bearer import nonce_is_wanted, token_was_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _AUTHORIZATION: Final = "Authorization"
 _PROOF: Final = "DPoP"
+_NONCE: Final = "DPoP-Nonce"
 
 
 class BearerAuth(AuthBase):
@@ -69,7 +70,7 @@ class _Answered:
 
     def __init__(self, source: TokenSource, origins: Origins, token: AccessToken) -> None:
         self._source, self._origins, self._token = source, origins, token
-        self._replaced = False
+        self._replaced = self._proved_again = False
 
     def __call__(self, response: Response, **how: Any) -> Response:  # noqa: ANN401 -- those of `Session.send`
         if response.request.headers.get(_AUTHORIZATION) != self._token.authorization():
@@ -77,9 +78,16 @@ class _Answered:
         if response.is_redirect:
             self._take_off(response)
             return response
+        nonce = response.headers.get(_NONCE)
+        self._token.learn(response.url, nonce)
+        wanted = nonce is not None and response.status_code == UNAUTHORIZED and not self._proved_again
+        if wanted and nonce_is_wanted([response.headers.get("WWW-Authenticate", "")]) and _resendable(response.request):
+            self._proved_again = True
+            return self._again(response, self._token, how)
         if not self._replaced and _refused(response) and _resendable(response.request):
             other = replacement(self._source, self._token)
             if other is not None:
+                self._replaced, self._token = True, other
                 return self._again(response, other, how)
         return response
 
@@ -97,7 +105,6 @@ class _Answered:
             headers.update(self._token.headers(request.method or "GET", there))
 
     def _again(self, response: Response, other: AccessToken, how: dict[str, Any]) -> Response:
-        self._replaced, self._token = True, other
         _ = response.content  # so that the connection can be used again
         response.close()
         request = response.request.copy()

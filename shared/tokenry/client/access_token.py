@@ -48,12 +48,21 @@ class AccessToken:
             fields["DPoP"] = self.prover.prove(method, url, token=self.value)
         return fields
 
+    def learn(self, url: str, nonce: str | None) -> None:
+        """Remember the `DPoP-Nonce` of an answer from *url*, if there is one, for the next proof."""
+        if self.prover is not None and nonce is not None:
+            self.prover.learn(url, nonce)
+
 
 class Prover(Protocol):
     """Who has the key that tokens are bound to (RFC 9449)."""
 
     def prove(self, method: str, url: str, *, token: str | None = None) -> str:
         """Return a proof for one request, which is good once."""
+        ...
+
+    def learn(self, url: str, nonce: str) -> None:
+        """Put *nonce* into the next proofs for the server of *url* (RFC 9449 section 8)."""
         ...
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Final
 
 from tokenry.jose.jwk import PrivateKey
-from tokenry.oauth.dpop import make_proof
+from tokenry.oauth.dpop import make_proof, origin_of
 
 if TYPE_CHECKING:
     from tokenry.clock import Clock
 
+MAX_SERVERS: Final = 64  # whose nonces are remembered
 _JTI_BYTES: Final = 16
+_NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")  # RFC 9449 section 8.1
 
 
 class ProofKey:
@@ -26,6 +29,7 @@ class ProofKey:
     def __init__(self, clock: Clock, key: PrivateKey | None = None) -> None:
         """Make a key where none is given."""
         self._clock = clock
+        self._nonces: dict[str, str] = {}
         self._key = key or PrivateKey.generate()
 
     @property
@@ -40,8 +44,24 @@ class ProofKey:
         Raises:
             ProtocolError: The URL is not one of HTTP.
         """
-        jti = token_urlsafe(_JTI_BYTES)
-        return make_proof(self._key, method=method, url=url, now=self._clock.now(), jti=jti, token=token)
+        return make_proof(
+            self._key,
+            method=method,
+            url=url,
+            now=self._clock.now(),
+            jti=token_urlsafe(_JTI_BYTES),
+            token=token,
+            nonce=self._nonces.get(origin_of(url)),
+        )
+
+    def learn(self, url: str, nonce: str) -> None:
+        """Put *nonce* into the next proofs for the server of *url*; what cannot be one is left out."""
+        if not _NONCE.fullmatch(nonce):
+            return
+        origin = origin_of(url)
+        if origin not in self._nonces and len(self._nonces) >= MAX_SERVERS:
+            self._nonces.clear()  # they are given again with the next refusal
+        self._nonces[origin] = nonce
 
     def __repr__(self) -> str:
         """Name the key, and nothing of its secret."""

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from tokenry.client.access_token import Prover
     from tokenry.client.credentials import Identity
+    from tokenry.client.token_endpoint import Issued
     from tokenry.jose.jwk import PrivateKey
     from tokenry.secret import Secret
 
@@ -337,18 +338,29 @@ class ClientCredentials:
             self._pause(pause)
 
     def _fetch_once(self, *, deadline: float) -> tuple[AccessToken, float]:
-        secrets = self._credentials.read()
-        request = self._request(secrets, deadline)
         prover = self._prover
+        started = self._clock.now()
+        try:
+            issued = self._ask_once(deadline)
+        except Refused as refused:
+            if prover is None or refused.error != "use_dpop_nonce":
+                raise
+            issued = self._ask_once(deadline)  # with the nonce of the refusal (RFC 9449 section 8)
+        value = issued.value.reveal()
+        token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope, prover=prover)
+        return token, issued.lifetime
+
+    def _ask_once(self, deadline: float) -> Issued:
+        request, prover = self._request(self._credentials.read(), deadline), self._prover
         if prover is not None:
             # A proof is good once: a request that died on the way has to be made anew.
             headers = {**request.headers, "DPoP": prover.prove(request.method, request.url)}
             request = replace(request, headers=headers, repeatable=False)
-        started = self._clock.now()
-        issued = read_token_response(self._fetcher.fetch(request), wanted=self._grant.scope, bound=prover is not None)
-        value = issued.value.reveal()
-        token = AccessToken(value=value, expires_at=started + issued.lifetime, scope=issued.scope, prover=prover)
-        return token, issued.lifetime
+        response = self._fetcher.fetch(request)
+        nonce = response.headers.get("dpop-nonce")
+        if prover is not None and nonce is not None:
+            prover.learn(request.url, nonce)
+        return read_token_response(response, wanted=self._grant.scope, bound=prover is not None)
 
     def _request(self, secrets: Identity, deadline: float) -> Request:
         url = self._url(deadline)

@@ -54,7 +54,16 @@ def token_was_refused(challenges: Iterable[str]) -> bool:
     return any(map(_is_about_the_token, challenges))
 
 
+def nonce_is_wanted(challenges: Iterable[str]) -> bool:
+    """Tell whether a 401 with *challenges* asks for the same request with a nonce in its proof (RFC 9449 section 9)."""
+    return any(_has_error(challenge, {"dpop"}, "use_dpop_nonce") for challenge in challenges)
+
+
 def _is_about_the_token(challenge: str) -> bool:
-    schemes = _PARAMETER.sub(" ", challenge).replace(",", " ").lower().split()
+    return _has_error(challenge, {"bearer", "dpop"}, "invalid_token")
+
+
+def _has_error(challenge: str, schemes: set[str], error: str) -> bool:
+    found = _PARAMETER.sub(" ", challenge).replace(",", " ").lower().split()
     parameters = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(challenge)}
-    return not {"bearer", "dpop"}.isdisjoint(schemes) and parameters.get("error") == "invalid_token"
+    return not schemes.isdisjoint(found) and parameters.get("error") == error

@@ -2,7 +2,7 @@
 DPoP (RFC 9449): a proof, signed for one request, that the sender of a token has the key that the token is bound to.
 
 Both halves, pure: `make_proof` for who sends, `read_proof` and `SeenProofs` for who receives. Time and randomness are
-arguments. Nonces (section 8) are not asked for; a proof that carries one is judged without it.
+arguments. Nonces (section 8) are sent to servers that ask for them; ours ask for none, and judge a proof without it.
 
 A proof is checked in numbered steps (section 4.3):
 
@@ -101,7 +101,16 @@ class Proof:
 # --- sending ---
 
 
-def make_proof(key: PrivateKey, *, method: str, url: str, now: float, jti: str, token: str | None = None) -> str:
+def make_proof(
+    key: PrivateKey,
+    *,
+    method: str,
+    url: str,
+    now: float,
+    jti: str,
+    token: str | None = None,
+    nonce: str | None = None,
+) -> str:
     """
     Return a proof for one request (RFC 9449 section 4.2).
 
@@ -112,6 +121,7 @@ def make_proof(key: PrivateKey, *, method: str, url: str, now: float, jti: str, 
         now: Unix seconds.
         jti: An id that was not used before, with at least 96 random bits.
         token: The access token in the request; None at the token endpoint.
+        nonce: What the server gave lately as `DPoP-Nonce` (section 8).
 
     Raises:
         ProtocolError: The URL is not one of HTTP.
@@ -120,8 +130,15 @@ def make_proof(key: PrivateKey, *, method: str, url: str, now: float, jti: str, 
     claims: dict[str, Any] = {"jti": jti, "htm": method, "htu": "".join(_split(url)), "iat": int(now)}
     if token is not None:
         claims["ath"] = token_hash(token)
+    if nonce is not None:
+        claims["nonce"] = nonce
     signing_input = f"{b64url_encode(dump_json(header))}.{b64url_encode(dump_json(claims))}"
     return f"{signing_input}.{b64url_encode(key.sign(signing_input.encode('ascii')))}"
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of *url* in one spelling; raises ProtocolError for what is no URL of HTTP."""
+    return _split(url)[0]
 
 
 def token_hash(token: str) -> str:

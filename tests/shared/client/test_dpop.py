@@ -17,6 +17,7 @@ from tokenry.client.access_token import AccessToken
 from tokenry.dpop import Asked, Dpop
 from tokenry.errors import InvalidToken, TokenFetchError
 from tokenry.http.fetch import Headers, Response
+from tokenry.jose.encoding import b64url_decode, parse_json_object
 from tokenry.oauth.confirmation import Shown
 from tokenry.protect import Protection, Refused
 from tokenry.testing import FakeClock, FakeIssuer
@@ -120,7 +121,8 @@ def test_the_remote_twin_says_what_a_token_is_bound_to_and_compares(issuer):
 class Orders:
     """A protected service; `/moved` leads to `/orders`, `/seen` does by GET, `/away` to another service."""
 
-    def __init__(self, issuer, away=""):
+    def __init__(self, issuer, away="", nonces=False):
+        self.nonces = nonces
         self.server = LoopbackServer(self.answer)
         self.url, self.away = self.server.url, away
         self.seen, self._lock = [], threading.Lock()
@@ -137,6 +139,14 @@ class Orders:
         except Refused as refused:
             refusal = refused.refusal
             return Response(status=refusal.status, headers=Headers(refusal.headers), body=refusal.body)
+        if self.nonces:
+            claims = parse_json_object(b64url_decode(proofs[0].split(".")[1]))
+            if claims.get("nonce") != "fresh~nonce":
+                fields = [
+                    ("WWW-Authenticate", 'DPoP error="use_dpop_nonce", algs="ES256"'),
+                    ("DPoP-Nonce", "fresh~nonce"),
+                ]
+                return Response(status=401, headers=Headers(fields))
         to = {"/moved": (307, "/orders"), "/seen": (303, "/orders"), "/away": (307, self.away)}.get(path)
         if to is not None:
             return Response(status=to[0], headers=Headers([("Location", to[1])]))
@@ -231,6 +241,51 @@ def test_a_refused_token_is_replaced_once_with_a_new_proof(client, issuer, order
     assert CLIENTS[client](source, f"{orders.url}/orders") == 200
     assert len(orders.seen) == 2
     assert len({proof for _, _, proof in orders.seen}) == 2
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_service_that_asks_for_a_nonce_gets_it_in_the_next_proofs(client, issuer):
+    service = Orders(issuer, nonces=True)
+    try:
+        source = source_of(issuer)
+        for _ in range(2):
+            assert CLIENTS[client](source, f"{service.url}/orders", "POST") == 200
+        assert len(service.seen) == 3  # the first one twice
+        assert len(issuer.token_requests()) == 1
+    finally:
+        service.server.close()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_service_that_is_never_content_with_a_nonce_is_asked_twice(client, issuer):
+    service = Orders(issuer, nonces=True)
+    source = source_of(issuer)
+    source.get().prover.learn = lambda _url, _nonce: None
+    try:
+        assert CLIENTS[client](source, f"{service.url}/orders") == 401
+        assert len(service.seen) == 2
+    finally:
+        service.server.close()
+
+
+def test_an_issuer_that_asks_for_a_nonce_gets_it(issuer):
+    fields = [("Content-Type", "application/json"), ("DPoP-Nonce", "n-1")]
+    issuer.enqueue(Response(status=400, headers=Headers(fields), body=b'{"error":"use_dpop_nonce"}'))
+    assert source_of(issuer).get().prover is not None
+    sent = [request.headers["dpop"] for request in issuer.token_requests()]
+    nonces = [parse_json_object(b64url_decode(proof.split(".")[1])).get("nonce") for proof in sent]
+    assert nonces == [None, "n-1"]
+
+
+def test_what_is_no_nonce_is_left_out_and_their_number_is_bounded(issuer):
+    prover = source_of(issuer).get().prover
+    for nonce in ("", "a b", 'a"b', "x" * 513, "é"):
+        prover.learn("https://a.example/x", nonce)
+    assert prover._nonces == {}
+    for number in range(200):
+        prover.learn(f"https://a{number}.example/x", "n")
+    assert len(prover._nonces) <= 64
+    assert prover._nonces["https://a199.example"] == "n"
 
 
 def test_an_access_token_is_equal_by_what_it_is():
