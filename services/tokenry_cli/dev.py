@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 DEFAULT_PORT_BASE = 9080
+CONSOLE_OFFSET = 4  # after the services, the demo and administration
 _START_SECONDS = 60.0  # a cold start on a busy machine; a warm one takes about two
 _WATCH_SECONDS = 0.25
-_HIGHEST_BASE = 65_533
+_HIGHEST_BASE = 65_531
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,13 @@ def dev(
     ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="JSON with URLs and credentials, written when ready.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the services' logs here.")] = False,
+    console: Annotated[bool, typer.Option(help="Run the console as well, on the issuer's port + 4.")] = False,
 ) -> None:
     """Run issuer, token info and revocation service on loopback until Ctrl-C, for development only."""
     folder = DevFolder(data or default_folder())
     try:
         with folder.locked(), _stopping() as stop:
-            _run(folder, port_base=port_base, ready_file=ready_file, verbose=verbose, stop=stop)
+            _run(folder, port_base=port_base, ready_file=ready_file, verbose=verbose, console=console, stop=stop)
     except ConfigurationError as error:
         fail(str(error), code=ExitCode.USAGE)
     except ServiceFailed as error:
@@ -112,19 +114,43 @@ def services(folder: DevFolder, addresses: Addresses, identities: Identities) ->
     ]
 
 
-def _run(folder: DevFolder, *, port_base: int, ready_file: Path | None, verbose: bool, stop: Event) -> None:
+def console_service(folder: DevFolder, addresses: Addresses, *, port: int) -> Service:
+    """Return the process of the console, with its settings."""
+    url = f"http://{HOST}:{port}"
+    environment = {
+        "TOKENRY_ISSUER": addresses.issuer,
+        "TOKENRY_TOKENINFO_URL": addresses.tokeninfo,
+        "TOKENRY_REVOCATION_URL": addresses.revocation,
+        "TOKENRY_LISTEN_ADDRESS": url.removeprefix("http://"),
+        "TOKENRY_DRAIN_SECONDS": "0",
+        "TOKENRY_ENVIRONMENT": "dev",
+    }
+    return Service(
+        name="console", module="tokenry_console", environment=environment, url=url, log=folder.logs / "console.log"
+    )
+
+
+def _run(
+    folder: DevFolder, *, port_base: int, ready_file: Path | None, verbose: bool, console: bool, stop: Event
+) -> None:
     started = time.monotonic()
-    if taken := [port for port in range(port_base, port_base + 3) if not is_free(port, host=HOST)]:
+    ports = [*range(port_base, port_base + 3), *([port_base + CONSOLE_OFFSET] if console else [])]
+    if taken := [port for port in ports if not is_free(port, host=HOST)]:
         raise ConfigurationError([f"port {taken[0]} of {HOST} is in use: end what listens there, or use --port-base"])
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     addresses, identities = Addresses.on(port_base), folder.identities()
     prepare(folder, identities, now=time.time())
-    supervisor = Supervisor(services(folder, addresses, identities), echo=verbose)
+    planned = services(folder, addresses, identities)
+    if console:
+        planned.append(console_service(folder, addresses, port=port_base + CONSOLE_OFFSET))
+    supervisor = Supervisor(planned, echo=verbose)
     try:
         supervisor.start()
         if supervisor.wait_ready(timeout=_START_SECONDS, interrupted=stop.is_set):
             _announce(folder, addresses, identities, ready_file, seconds=time.monotonic() - started)
+            if console:
+                people.print(f"\n  console     {planned[-1].url}   paste: tokenry token get --identity admin")
             while not stop.wait(_WATCH_SECONDS):
                 supervisor.check()
     finally:
@@ -140,6 +166,7 @@ def ready_document(addresses: Addresses, identities: Identities) -> dict[str, An
         "issuer": addresses.issuer,
         "tokeninfo": addresses.tokeninfo,
         "revocation": addresses.revocation,
+        "environment": "dev",
         "realm": REALM,
         "client": identities.client,
         "admin": identities.admin,

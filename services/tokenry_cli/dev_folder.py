@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 REALM = "/services"
 PLAN_B_REALM = "/plan-b"
 DEMO_SCOPES = ("orders.read", "orders.write")
-ADMIN_SCOPES = ("revocation.admin", "revocation.undo", "revocation.write", "token.introspect")
+ADMIN_SCOPES = (
+    "revocation.admin",
+    "revocation.undo",
+    "revocation.write",
+    "token.introspect",
+    "audit.read",
+    "registry.admin",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from tokenry.serving.settings import ServiceSettings, describe
 from tokenry_admin.openapi import openapi_document as admin_document
 from tokenry_admin.settings import Settings as AdminSettings
 from tokenry_cli.agent import AgentSettings
-from tokenry_cli.dev import Addresses, services
+from tokenry_cli.dev import Addresses, console_service, services
 from tokenry_cli.dev_folder import DevFolder
 from tokenry_cli.dev_registry import prepare
 from tokenry_cli.processes import Service
@@ -223,14 +223,7 @@ def _admin(folder: DevFolder) -> Service:
 
 def _console(folder: DevFolder) -> Service:
     """Return the console."""
-    environment = {
-        "TOKENRY_ISSUER": "http://127.0.0.1:9080",
-        "TOKENRY_TOKENINFO_URL": "http://127.0.0.1:9081",
-        "TOKENRY_REVOCATION_URL": "http://127.0.0.1:9082",
-    }
-    return Service(
-        name="console", module="tokenry_console", environment=environment, url="", log=folder.logs / "console.log"
-    )
+    return console_service(folder, Addresses.on(9080), port=9084)
 
 
 async def _compose(service: Service) -> web.Application:

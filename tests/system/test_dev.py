@@ -42,6 +42,7 @@ def test_the_ready_file_says_what_a_program_needs(platform: Platform) -> None:
         "issuer",
         "tokeninfo",
         "revocation",
+        "environment",
         "realm",
         "client",
         "admin",
@@ -55,6 +56,18 @@ def test_the_ready_file_says_what_a_program_needs(platform: Platform) -> None:
     for service in ("issuer", "tokeninfo", "revocation"):
         assert http_status(platform.url(service, "/readyz")) == 200
         assert http_status(platform.url(service, "/healthz")) == 200
+
+
+def test_the_console_comes_along_where_it_is_asked_for(processes: Processes, tmp_path: Path) -> None:
+    base = free_port_base(5)
+    running = processes.start(
+        "dev-console", [TOKENRY, "dev", "--console", "--port-base", str(base), "--data", str(tmp_path / "dev")]
+    )
+    address = f"http://127.0.0.1:{base + 4}"
+    running.wait_until(lambda: f"console     {address}" in running.output(), seconds=60)
+    assert http_status(f"{address}/readyz") == 200
+    assert "Access token of" in call("GET", f"{address}/login").body.decode()
+    assert running.terminate(seconds=30) == 0
 
 
 def test_the_files_with_secrets_are_the_owners_alone(platform: Platform) -> None:

@@ -69,7 +69,7 @@
         ctx.lineTo(x, plot.bbox.top + plot.bbox.height);
         ctx.stroke();
         ctx.textAlign = index % 2 ? "left" : "right"; // two that are close stand on either side
-        ctx.fillText(name, x + (index % 2 ? 5 : -5) * devicePixelRatio, plot.bbox.top + 14 * devicePixelRatio);
+        ctx.fillText(name, x + (index % 2 ? 5 : -5) * devicePixelRatio, plot.bbox.top + plot.bbox.height - 8 * devicePixelRatio);
       });
       ctx.restore();
     };
