@@ -331,7 +331,6 @@ class DevStage:
         elif fault is Fault.SILENT:
             self._services[part].resume()
         else:
-            # A thread of ours may run while this forks; the child only calls prctl and becomes the service.
             self._services[part].start()
             self._services[part].wait_ready(timeout=START_SECONDS, interrupted=lambda: False)
 

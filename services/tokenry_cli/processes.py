@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import secrets
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the kernel sends when the parent is gone
 _PROBE_SECONDS = 0.5  # a service on loopback answers in a millisecond, or is busy starting
 _STEP_SECONDS = 0.05  # how often a start is looked at
 # Below the range that the kernel takes the ports of outgoing connections from: one of those could get in between.
@@ -75,14 +73,14 @@ class Supervisor:
         for service in self._services:
             output = None if self._echo else service.log.open("wb")
             process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
-                [sys.executable, "-m", service.module],
+                # Bound to us in the child: code between fork and exec is unsafe where there are threads.
+                [sys.executable, "-m", "tokenry_cli.bound", str(os.getpid()), service.module],
                 env=_environment(service.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr if output is None else output,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C at the terminal reaches us alone; we end them in order.
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 -- there are no threads yet
             )
             self._running.append((service, process, output))
 
@@ -188,17 +186,6 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     # Settings of another deployment in the caller's shell must not leak into this one.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENRY_")}
     return {**inherited, "PYTHONUNBUFFERED": "1", **settings}
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask_the_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask_the_kernel
 
 
 def _tail(log: Path, *, lines: int = 15) -> str:
