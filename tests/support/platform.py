@@ -128,6 +128,10 @@ class Deployment:
         """End *service* at once."""
         self._running[service].kill()
 
+    def output(self, service: str) -> str:
+        """Return what *service* has written so far."""
+        return self._running[service].output()
+
     def pid(self, service: str) -> int:
         """Return the process id of *service*."""
         return self._running[service].pid

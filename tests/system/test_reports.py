@@ -9,6 +9,7 @@ from tests.support.http import call
 from tests.support.platform import Deployment
 from tests.support.processes import Processes
 from tests.system.conftest import until
+from tokenry.serving.audit_chain import Head, record_of, verify
 
 pytestmark = pytest.mark.processes
 
@@ -45,3 +46,9 @@ def test_issuer_and_token_info_report_with_tokens_of_their_own(tmp_path: Path, p
     until(lambda: refused()["count"] == 3, seconds=60, every=0.5)
     assert (refused()["validators"], refused()["validators_are_more"]) == (1, False)
     assert refused()["last_seconds_ago"] < 60
+
+    # Beside it: what the process has written to its log is the chain that it answers with.
+    head = Head.read(call("GET", deployment.url("revocation", "/audit"), bearer=admin).json["head"])
+    lines = deployment.output("revocation").splitlines()
+    (chain,) = verify([record for line in lines if (record := record_of(line)) is not None], heads=[head])
+    assert (chain.first, chain.last) == (1, head.seq)
