@@ -59,7 +59,7 @@ def quantity(value: float | None, unit: str = "") -> str:
     if math.isinf(value):
         return "∞"
     size, step = abs(value), 0
-    while size >= 9999.5 and step < len(_UNITS) - 1:  # noqa: PLR2004 -- four digits are read at a glance
+    while size >= (999.5 if step else 9999.5) and step < len(_UNITS) - 1:  # four digits are read at a glance
         size, value, step = size / 1000, value / 1000, step + 1
     said = f"{value:.0f}" if size >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004 -- likewise
     joined = said + _UNITS[step] + unit if step else said + (f" {unit}" if unit else "")
