@@ -136,7 +136,7 @@ class Questions:
     async def revocations(self) -> tuple[list[Revocation], list[Part[Any]]]:
         """Return the latest revocations, and the parts that they were put together from."""
         in_force, records = await asyncio.gather(part(self.in_force()), part(self.records()))
-        known = merged(in_force.value or (), records.value or ())[:MAX_SHOWN]
+        known = merged(in_force.value, records.value or ())[:MAX_SHOWN]
         return known, [in_force, records]
 
     async def with_details(self, known: Sequence[Revocation], *, count: int = MAX_DETAILS) -> list[Revocation]:

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import dump_json, parse_json_object
-from tokenry_console.ports import TimedOut, Unreachable
+from tokenry_console.ports import TimedOut, TooLarge, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,6 +175,8 @@ class Backend:
         return answer
 
     def _away(self, error: Unreachable, *, changing: bool) -> BackendError:
+        if isinstance(error, TooLarge):
+            return NotThere(self.part, f"this is too long to be shown here: {error}", "Use the command line.")
         if changing and isinstance(error, TimedOut):
             advice = "It may or may not have been done: look at the page Audit, and send it again; that does no harm."
         else:
@@ -195,6 +197,10 @@ class Backend:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             advice = "Try again in a moment; its /readyz?verbose says what it lacks."
             return BackendError(self.part, said or f"it answers {status}", advice, status=status)
+        if status == HTTPStatus.NOT_ACCEPTABLE:
+            return NotThere(
+                self.part, said or "this is too long to be shown here", "Use the command line.", status=status
+            )
         if status == HTTPStatus.NOT_FOUND:
             advice = "Check the name; what ended long ago is not kept. A service of an older version may lack this."
             return NotThere(self.part, said or "there is no such thing", advice, status=status)

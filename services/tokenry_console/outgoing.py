@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
-from tokenry_console.ports import Answer, TimedOut, Unreachable
+from tokenry_console.ports import Answer, TimedOut, TooLarge, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > max_bytes:
-            raise Unreachable(f"the answer is larger than {max_bytes} bytes")
+            raise TooLarge(f"the answer is larger than {max_bytes} bytes")
     return bytes(body)
 
 

@@ -19,6 +19,10 @@ class TimedOut(Unreachable):
     """A call got no answer in time."""
 
 
+class TooLarge(Unreachable):
+    """An answer was larger than what is taken."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """
@@ -51,7 +55,8 @@ class Outgoing(Protocol):
 
         Raises:
             TimedOut: It did not come within *deadline_seconds*.
-            Unreachable: There was none, or it was larger than *max_bytes*.
+            TooLarge: It was larger than *max_bytes*.
+            Unreachable: There was none.
         """
         ...
 

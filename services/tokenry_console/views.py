@@ -20,6 +20,8 @@ MAX_ITEMS: Final = 2000
 MAX_MOMENT: Final = 40  # characters of a time
 STALE_SECONDS: Final = 60.0  # two polls
 GONE_SECONDS: Final = 60.0
+ENDED: Final = "ended"
+NOT_KNOWN: Final = "not known"
 _MAX_TIME: Final = 1e11
 
 
@@ -195,7 +197,7 @@ class Revocation:
         approved_by: Who approved.
         reason: Why.
         ticket: Where the incident is written down.
-        state: in force, waiting, undone, ended, or listed when only the list was read.
+        state: in force, waiting, undone, ended, or not known.
         denied: How many tokens were refused since.
         propagated_by: Unix seconds by which validators are expected to enforce it.
         undone_by: Id of what took it back.
@@ -212,7 +214,7 @@ class Revocation:
     approved_by: str | None = None
     reason: str | None = None
     ticket: str | None = None
-    state: str = "listed"
+    state: str = NOT_KNOWN
     denied: int | None = None
     propagated_by: float | None = None
     undone_by: str | None = None
@@ -360,13 +362,18 @@ def audit_records(members: Mapping[str, Any]) -> list[AuditRecord]:
     return sorted(found, key=lambda each: (each.at or 0.0, each.seq or 0), reverse=True)
 
 
-def merged(in_force: Iterable[Revocation], records: Iterable[AuditRecord]) -> list[Revocation]:
+def merged(in_force: Iterable[Revocation] | None, records: Iterable[AuditRecord]) -> list[Revocation]:
     """
     Return the revocations that the list or the audit log know, the newest first.
 
     The list says what is in force; the log says who, when and why, and what is not in force any more.
+
+    Args:
+        in_force: What the list has; None when it could not be read, so that nobody knows what has ended.
+        records: What the audit log has.
     """
-    found = {each.id: each for each in in_force}
+    found = {each.id: each for each in in_force or ()}
+    gone = NOT_KNOWN if in_force is None else ENDED
     waiting: set[str] = set()
     for record in records:
         if record.id is None or record.type is None or "refused" in record.action or "preview" in record.action:
@@ -376,7 +383,7 @@ def merged(in_force: Iterable[Revocation], records: Iterable[AuditRecord]) -> li
         if "waits" in record.action:
             waiting.add(record.id)
         known = found.get(record.id)
-        base = known or Revocation(id=record.id, type=record.type, state="ended")
+        base = known or Revocation(id=record.id, type=record.type, state=gone)
         found[record.id] = replace(
             base,
             type=base.type if base.type != "?" else record.type,
@@ -388,8 +395,7 @@ def merged(in_force: Iterable[Revocation], records: Iterable[AuditRecord]) -> li
             until=base.until or moment(record.members, "in_force_until"),
         )
     shown = [
-        replace(each, state="waiting") if each.id in waiting and each.state == "ended" else each
-        for each in found.values()
+        replace(each, state="waiting") if each.id in waiting and each.state == gone else each for each in found.values()
     ]
     return sorted(shown, key=lambda each: (each.at or 0.0, each.id), reverse=True)
 

@@ -17,7 +17,7 @@ from tokenry_console.exposition import SERVER_ERRORS
 from tokenry_console.pictures import reach_strip, strip
 from tokenry_console.plots import Plot
 from tokenry_console.propagation import curve, percentile
-from tokenry_console.views import STALE_SECONDS, moment
+from tokenry_console.views import NOT_KNOWN, STALE_SECONDS, moment
 from tokenry_console.wording import duration
 
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ class Watching:
     ) -> list[tuple[Revocation, Part[list[Reach]]]]:
         """Return the latest revocations of the last hour with everything about them."""
         recent = [each for each in known if each.at is not None and self._site.now - each.at < RECENT_SECONDS]
-        recent = [each for each in recent if each.state in {"in force", "waiting"}][:MAX_OPEN]
+        recent = [each for each in recent if each.state in {"in force", "waiting", NOT_KNOWN}][:MAX_OPEN]
         detailed = await ask.with_details(recent, count=MAX_OPEN)
+        detailed = [each for each in detailed if each.state in {"in force", "waiting", NOT_KNOWN}]
         reached = await asyncio.gather(*(part(ask.reached(each)) for each in detailed))
         return list(zip(detailed, reached, strict=True))
 

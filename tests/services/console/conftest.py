@@ -68,6 +68,8 @@ class Platform:
         if base in self.away:
             raise self.away[base]
         if (method, parts.path) in self.answers:
+            if isinstance(self.answers[method, parts.path], Exception):
+                raise self.answers[method, parts.path]
             status, said = self.answers[method, parts.path]
             return Answer(status=status, body=said if isinstance(said, bytes) else dump_json(said))
         if parts.path == "/metrics":

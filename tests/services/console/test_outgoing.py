@@ -7,7 +7,7 @@ from aiohttp import web
 
 from tests.support.processes import free_port
 from tokenry_console.outgoing import HttpCalls
-from tokenry_console.ports import TimedOut, Unreachable
+from tokenry_console.ports import TimedOut, TooLarge, Unreachable
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_a_redirect_is_an_answer_and_the_token_goes_nowhere_else(server):
 async def test_an_answer_that_is_too_long_is_cut_off(server):
     url, _ = server
     assert len((await call(f"{url}/a?bytes=1000")).body) == 1000
-    with pytest.raises(Unreachable, match="larger than 1000 bytes"):
+    with pytest.raises(TooLarge, match="larger than 1000 bytes"):
         await call(f"{url}/a?bytes=1001")
 
 

@@ -21,7 +21,7 @@ from tests.services.console.conftest import (
     validator,
 )  # fmt: skip
 from tokenry.serving.audit_chain import AuditChain
-from tokenry_console.ports import TimedOut, Unreachable
+from tokenry_console.ports import TimedOut, TooLarge, Unreachable
 from tokenry_console.rendering import POLICY, static_files
 
 PAGES = ["/", "/revocations", "/revocations/rev-1", "/propagation", "/propagation?id=rev-1", "/validators", "/keys",
@@ -231,6 +231,20 @@ async def test_a_person_who_may_not_look_at_a_part_is_told_the_scope_and_it_is_n
     assert "audit.read" not in console.browser.page.words
     assert "needs the scope audit.read" in (await console.browser.get("/audit")).words
     assert "this needs the scope audit.read" in (await console.browser.get("/revocations")).words
+
+
+@pytest.mark.parametrize("how", ["too large", "406"])
+async def test_a_list_that_is_too_long_for_a_page_is_no_alarm_and_nothing_is_called_ended(inside, how):
+    if how == "406":
+        inside.platform.answers["GET", "/revocations/snapshot"] = (406, {"detail": "the list is too long for JSON"})
+    else:
+        inside.platform.answers["GET", "/revocations/snapshot"] = TooLarge("the answer is larger than 8388608 bytes")
+    page = await inside.browser.get("/revocations")
+    assert "This table is not complete" in page.words
+    assert "SEC-481" in page.words
+    assert "in force" in page.words.partition("1 known")[2]  # as the record itself says
+    await inside.scrape(rounds=2, every=1.0)
+    assert "too long" not in (await inside.browser.get("/")).words
 
 
 # --- the scraped hour and the signals ------------------------------------------------------------------------
