@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
+from tokenry.errors import InsufficientScope, InvalidToken, UnknownKey, ValidatorNotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.client.access_token import TokenSource
     from tokenry.introspector import Introspector
+    from tokenry.oauth.confirmation import Shown
     from tokenry.token_validator import TokenValidator
 
 SourceT = TypeVar("SourceT", bound="TokenSource")
@@ -93,6 +94,20 @@ class CountingValidator:
         self._validator = validator
         self._results = results
         self._ok = results.labels("ok")
+        if hasattr(validator, "validate_at_once"):
+            self.validate_at_once = self._at_once
+
+    def _at_once(self, token: str, confirmation: str | Shown | None = None) -> TokenInfo:
+        """Do as the validator does, and count; what has to wait for a key is counted by `avalidate`."""
+        try:
+            info: TokenInfo = self._validator.validate_at_once(token, confirmation)
+        except UnknownKey:
+            raise
+        except (InvalidToken, InsufficientScope, ValidatorNotReady) as error:
+            self._results.labels(_result_of(error)).inc()
+            raise
+        self._ok.inc()
+        return info
 
     def validate(self, token: str, **demands: Any) -> TokenInfo:  # noqa: ANN401 -- those of the validator
         """Do as the validator does, and count."""

@@ -6,6 +6,7 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tests.support.frameworks import APPLICATIONS
 from tokenry import ClientCredentials, StaticTokenSource
 from tokenry.errors import InsufficientScope, InvalidToken, TokenFetchError, ValidatorNotReady
 from tokenry.metrics import watch_source, watch_validator
@@ -94,6 +95,26 @@ def test_it_stands_wherever_a_validator_does(issuer, registry):
     assert registry.get_sample_value("tokenry_validations_total", {"result": "unconfirmed"}) == 1
     with validator as running:
         assert running.ready
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_each_request_of_every_framework_is_counted_once(name, issuer, registry):
+    app = APPLICATIONS[name](watch_validator(issuer.validator(), registry=registry))
+    tokens = [
+        issuer.token(scope="orders.read"),
+        issuer.token(),
+        issuer.token(expired=True),
+        issuer.token(header={"kid": "x"}),
+    ]
+    statuses = [app.call("GET", "/orders", [("Authorization", f"Bearer {token}")]).status for token in tokens]
+    assert statuses == [200, 403, 401, 401]
+    counted = {
+        sample.labels["result"]: sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "tokenry_validations_total" and sample.value
+    }
+    assert counted == {"ok": 2, "expired": 1, "unknown_key": 1}  # what the handler asks for is looked at after that
 
 
 def test_the_age_of_what_is_judged_by_is_shown(issuer, registry):
