@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -55,6 +57,7 @@ PROTOCOL_VERSION: Final = 5
 _CLOCK: Final = SimpleStatement(
     "SELECT toUnixTimestamp(currentTimestamp()) FROM system.local", consistency_level=ConsistencyLevel.ONE
 )
+_PAGE_ATTEMPTS: Final = 3
 _READ: Final = "read"
 _WRITE: Final = "write"
 
@@ -117,17 +120,17 @@ class CqlSession:
         Raises:
             StoreUnavailable: Not answered by a quorum in time.
         """
-        waiter, response = self._begin(prepared.bind(values), profile=_READ)
-        try:
-            rows = await waiter.page()
-            while response.has_more_pages:
-                waiter.expect_another()
-                response.start_fetching_next_page()
-                yield rows
-                rows = await waiter.page()
-            yield rows
-        finally:
-            waiter.give_up()
+        statement = prepared.bind(values)
+        page = await self._page(statement, profile=_READ)
+        while page.more is not None:
+            following = asyncio.ensure_future(self._page(statement, profile=_READ, after=page.more))
+            following.add_done_callback(_no_surprise)
+            try:
+                yield page.rows
+                page = await following
+            finally:
+                following.cancel()
+        yield page.rows
 
     async def time_of(self, host: Driver) -> int:
         """Return what the clock of *host* says, in Unix milliseconds; raises StoreUnavailable."""
@@ -159,43 +162,68 @@ class CqlSession:
             raise unavailable(error) from error
 
     async def _fetch(self, statement: Driver, *, profile: str, host: Driver = None) -> list[Row]:
-        waiter, response = self._begin(statement, profile=profile, host=host)
-        rows = list(await waiter.page())
-        while response.has_more_pages:
-            # The driver's own iteration over pages would block the loop.
-            waiter.expect_another()
-            response.start_fetching_next_page()
-            rows.extend(await waiter.page())
+        page = await self._page(statement, profile=profile, host=host)
+        rows = list(page.rows)
+        while page.more is not None:
+            page = await self._page(statement, profile=profile, host=host, after=page.more)
+            rows.extend(page.rows)
         return rows
 
-    def _begin(self, statement: Driver, *, profile: str, host: Driver = None) -> tuple[_Waiter, Driver]:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
-        waiter = _Waiter()
-        response = self._session.execute_async(statement, execution_profile=profile, host=host)
-        response.add_callbacks(waiter.answer, waiter.fail)
-        return waiter, response
+    async def _page(self, statement: Driver, *, profile: str, host: Driver = None, after: bytes | None = None) -> _Page:
+        """
+        Return one page, asked for by a request of its own.
+
+        The driver's own way to the next page is not taken: it uses one object for all of them, and where a slow
+        node was overtaken by speculative execution, its late answer to the page before is taken for the next one,
+        and a page in between can be lost.
+        """
+        for _ in range(_PAGE_ATTEMPTS):
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            waiter = _Waiter()
+            response = self._session.execute_async(statement, execution_profile=profile, host=host, paging_state=after)
+            response.add_callbacks(waiter.answer, waiter.fail, callback_args=(response,))
+            page = await waiter.page()
+            if page.certain:
+                return page
+        raise StoreUnavailable("Cassandra: this process stands still again and again while it asks")
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """
+    One page of an answer.
+
+    Attributes:
+        rows: What is on it.
+        more: Where the next one begins; None for the last one.
+        certain: Whether both are of one answer.
+    """
+
+    rows: Sequence[Row]
+    more: bytes | None
+    certain: bool
 
 
 class _Waiter:
-    """Carries pages from the driver's thread to the coroutine that asked; one future a page."""
+    """Carries one page from the driver's thread to the coroutine that asked; what comes later is dropped."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._page: asyncio.Future[Sequence[Row]] = self._loop.create_future()
+        self._page: asyncio.Future[_Page] = self._loop.create_future()
+        self._thread = threading.get_ident()
+        self._begun = self._loop.time()
 
-    def expect_another(self) -> None:
-        self._page = self._loop.create_future()
-
-    async def page(self) -> Sequence[Row]:
+    async def page(self) -> _Page:
         return await self._page
 
-    def give_up(self) -> None:
-        """Nobody waits for the page any more."""
-        self._page.cancel()
-
-    def answer(self, rows: Sequence[Row] | None) -> None:
-        self._hand_over(partial(_set_result, self._page, rows or ()))
+    def answer(self, rows: Sequence[Row] | None, response: Driver) -> None:
+        # In the driver's thread no other answer comes in between. In our own, where the answer was faster than we were,
+        # one might have: a second node is asked after a while.
+        ours = threading.get_ident() == self._thread
+        certain = not ours or self._loop.time() - self._begun < SPECULATIVE_DELAY_SECONDS
+        page = _Page(rows or (), response._paging_state, certain)  # noqa: SLF001 -- has_more_pages tells no state
+        self._hand_over(partial(_set_result, self._page, page))
 
     def fail(self, error: Exception) -> None:
         self._hand_over(partial(_set_exception, self._page, error))
@@ -206,12 +234,18 @@ class _Waiter:
             self._loop.call_soon_threadsafe(call)
 
 
-def _set_result(page: asyncio.Future[Sequence[Row]], rows: Sequence[Row]) -> None:
-    if not page.done():  # whoever waited may have been cancelled
-        page.set_result(rows)
+def _no_surprise(following: asyncio.Future[_Page]) -> None:
+    """See the failure of a page that nobody wanted any more."""
+    if not following.cancelled():
+        following.exception()
 
 
-def _set_exception(page: asyncio.Future[Sequence[Row]], error: Exception) -> None:
+def _set_result(waiting: asyncio.Future[_Page], page: _Page) -> None:
+    if not waiting.done():  # whoever waited may have been cancelled, or has the answer of a faster node
+        waiting.set_result(page)
+
+
+def _set_exception(page: asyncio.Future[_Page], error: Exception) -> None:
     if not page.done():
         page.set_exception(unavailable(error))
 
