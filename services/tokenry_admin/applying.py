@@ -38,7 +38,7 @@ MEMBERS: Final[Mapping[ObjectKind, frozenset[str]]] = {
     ObjectKind.CLIENT: frozenset({
         "client_id", "scopes", "default_scopes", "audiences", "grant_types", "token_lifetime", "enabled", "jwks",
         "jwks_uri", "assertion_audience", "tls_client_auth", "token_exchange", "certificate_bound_access_tokens",
-        "description", "owner", "application",
+        "dpop", "description", "owner", "application",
     }),
     ObjectKind.USER: frozenset({
         "username", "scopes", "clients", "enabled", "description", "owner", "application",
