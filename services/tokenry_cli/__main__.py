@@ -37,7 +37,7 @@ def root(
 
 def main() -> None:
     """Run the command line of this process."""
-    app()
+    app(prog_name="tokenry")
 
 
 if __name__ == "__main__":

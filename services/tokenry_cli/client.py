@@ -25,15 +25,16 @@ from tokenry_cli.clients_file import FileRefused, read_clients_file
 from tokenry_cli.confirming import confirm
 from tokenry_cli.context import load_context
 from tokenry_cli.credentials import replace as replace_file
-from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, show
+from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, print_table, show
 from tokenry_cli.platform import Platform
+from tokenry_cli.progress import ProgressForm, ProgressOption, Reporter
 from tokenry_cli.registry import OpenRegistry, compact, with_registry
 from tokenry_cli.token import ContextFile, Output
 from tokenry_issuer.registry import check_removals
 from tokenry_registry.realms import ObjectKey, ObjectKind, RefusedObject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from tokenry_admin.applying import Step
     from tokenry_admin.clients import Changed
@@ -45,7 +46,6 @@ app = App(name="client", no_args_is_help=True, help="Clients and users of the re
 Realm = Annotated[str, typer.Argument(help="Realm, such as services or /services.")]
 Name = Annotated[str, typer.Argument(help="Client id; with --user the name of a user.")]
 IsUser = Annotated[bool, typer.Option("--user", help="A service user (password grant) instead of a client.")]
-Yes = bool
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 ClientsFile = Annotated[Path, typer.Option("--file", "-f", help="YAML file with clients.", dir_okay=False)]
 _REMOVAL_SHARE = 0.2  # TOKENRY_CREDENTIALS_REMOVAL_SHARE's default
@@ -75,7 +75,7 @@ def list_(
     if output is Format.JSON:
         show({"users" if users else "clients": rows}, form=Format.JSON)
     else:
-        data.print(_table(rows, users=users))
+        print_table(_table(rows, users=users))
     if faults:
         raise typer.Exit(ExitCode.PARTLY_DONE)
 
@@ -124,6 +124,7 @@ def create(
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Who is asked about it.")] = None,
     user: IsUser = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Create a client without a secret; `rotate-secret` gives it one."""
     members: dict[str, Any] = {"scopes": sorted(set(scope or ()))}
@@ -132,16 +133,22 @@ def create(
             fail("--audience is for clients", code=ExitCode.USAGE)
         members["audiences"] = sorted(set(audience))
     members |= {key: value for key, value in (("application", application), ("owner", owner)) if value}
-    with_registry(lambda registry: registry.editor.create(_key(realm, name, user=user), members))
+    with_registry(lambda registry: registry.editor.create(_key(realm, name, user=user), members), dry_run=dry_run)
+    if dry_run:
+        people.print(f"would create {escape(name)}; nothing was changed")
+        return
     people.print(f"[green]created[/green] {escape(name)}; it has no secret yet")
     people.print(f"next: tokenry client rotate-secret {_words(realm, name, user=user)}")
     people.print(f"undo: tokenry client disable {_words(realm, name, user=user)}")
 
 
 @app.command("enable")
-def enable(realm: Realm, name: Name, user: IsUser = False) -> None:
+def enable(realm: Realm, name: Name, user: IsUser = False, dry_run: DryRun = False) -> None:
     """Let a client authenticate again."""
-    changed = _switch(realm, name, user=user, enabled=True)
+    changed = _switch(realm, name, user=user, enabled=True, dry_run=dry_run)
+    if dry_run:
+        _say_dry(name, "enable", changed)
+        return
     people.print(f"[green]{'enabled' if changed.was_needed else 'was enabled already'}[/green]; issuers know in 60 s")
     people.print(f"undo: tokenry client disable {_words(realm, name, user=user)}")
 
@@ -155,12 +162,16 @@ def disable(
         bool, typer.Option("--revoke", help="Also revoke its tokens, with no gap; needs revocation.admin.")
     ] = False,
     reason: Annotated[str, typer.Option(help="With --revoke: why; kept with the revocations.")] = "client disabled",
-    yes: Yes = False,
+    dry_run: DryRun = False,
+    yes: bool = False,
     identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Take a client out of action; its tokens live on until they expire, unless they are revoked."""
+    if dry_run:
+        _say_dry(name, "disable", _switch(realm, name, user=user, enabled=False, dry_run=True))
+        return
     what = "Every token of it will be refused" if revoke else "It will get no token any more"
     confirm(f"{what}. Type {name} to disable it", name, yes=yes)
     undo = f"undo: tokenry client enable {_words(realm, name, user=user)}"
@@ -192,8 +203,16 @@ def disable(
     people.print(f"{undo}; its old tokens: tokenry revoke undo {done.final.get('id')}")
 
 
-def _switch(realm: str, name: str, *, user: bool, enabled: bool) -> Changed:
-    return with_registry(lambda registry: registry.editor.switch(_key(realm, name, user=user), enabled=enabled))
+def _switch(realm: str, name: str, *, user: bool, enabled: bool, dry_run: bool = False) -> Changed:
+    def act(registry: OpenRegistry) -> Awaitable[Changed]:
+        return registry.editor.switch(_key(realm, name, user=user), enabled=enabled)
+
+    return with_registry(act, dry_run=dry_run)
+
+
+def _say_dry(name: str, verb: str, changed: Changed) -> None:
+    words = f"would {verb} {escape(name)}" if changed.was_needed else f"nothing to do: {verb}d already"
+    people.print(f"{words}; nothing was changed")
 
 
 @app.command("rotate-secret")
@@ -213,6 +232,7 @@ def rotate_secret(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Whoever is at it is known to be gone: do not wait for them.")
     ] = False,
+    dry_run: DryRun = False,
     output: Output = Format.TABLE,
 ) -> None:
     """
@@ -221,6 +241,9 @@ def rotate_secret(
     An interrupted rotation goes on when this is run again. The secret is not shown, unless there is no place for files
     (TOKENRY_APPLICATION_FILES) and --show-once asks for it.
     """
+    if dry_run:
+        _say_rotation(realm, name, user=user, finish=finish)
+        return
 
     async def act(registry: OpenRegistry) -> Rotated:
         key = _key(realm, name, user=user)
@@ -244,6 +267,20 @@ def rotate_secret(
     elif done.secret is not None:
         sys.stdout.write(f"{answer['secret']}\n")
     _say_rotated(done, _words(realm, name, user=user))
+
+
+def _say_rotation(realm: str, name: str, *, user: bool, finish: bool) -> None:
+    """Say what a rotation would begin with."""
+
+    async def act(registry: OpenRegistry) -> str | None:
+        document = await registry.documents.get(_key(realm, name, user=user))
+        state = await registry.rotation.state(document.key)
+        return None if state is None else str(state.step)
+
+    step = with_registry(act)
+    verb = "finish the rotation of" if finish else "make a new secret for"
+    where = "" if step is None else f", going on from the step {step} of a rotation that is under way"
+    people.print(f"would {verb} {escape(name)}{where}; nothing was changed")
 
 
 def _say_rotated(done: Rotated, words: str) -> None:
@@ -284,7 +321,7 @@ def apply(
     backup: Annotated[
         Path | None, typer.Option(help="First write the registry into this file, from which it can be restored.")
     ] = None,
-    yes: Yes = False,
+    yes: bool = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make the registry what the file says. Secrets stay as they are; applying it twice writes nothing."""
@@ -420,6 +457,7 @@ def import_(
         Path, typer.Option("--from-plan-b", help="Lines of JSON, each a client or user; - is standard input.")
     ],
     dry_run: DryRun = False,
+    progress: ProgressOption = ProgressForm.AUTO,
     output: Output = Format.TABLE,
 ) -> None:
     """Take over clients and users of Plan B with their bcrypt hashes; what is there already stays."""
@@ -428,16 +466,18 @@ def import_(
 
     async def act(registry: OpenRegistry) -> tuple[int, int]:
         written = same = 0
-        for each in found:
-            try:
-                if dry_run:
-                    registry.documents.check(each.key, each.members)
-                    is_new = await registry.documents.find(each.key) is None
-                else:
-                    is_new = await take_over(each, registry.editor)
-                written, same = written + is_new, same + (not is_new)
-            except (NotValid, Taken) as error:
-                faults[each.number] = str(error)
+        with Reporter("imported", total=len(found), form=progress) as reporter:
+            for count, each in enumerate(found, 1):
+                try:
+                    if dry_run:
+                        registry.documents.check(each.key, each.members)
+                        is_new = await registry.documents.find(each.key) is None
+                    else:
+                        is_new = await take_over(each, registry.editor)
+                    written, same = written + is_new, same + (not is_new)
+                except (NotValid, Taken) as error:
+                    faults[each.number] = str(error)
+                reporter.update(count, errors=len(faults))
         return written, same
 
     written, same = with_registry(act)
@@ -448,6 +488,8 @@ def import_(
         people.print(f"[red]line {number}:[/red] {escape(why)}")
     verb = "would be imported" if dry_run else "imported"
     people.print(f"{written} {verb}, {same} there already, {len(faults)} failed; running the same again is safe")
+    if written and not dry_run:
+        people.print("undo: tokenry client disable REALM NAME, one at a time")
     if faults:
         raise typer.Exit(ExitCode.PARTLY_DONE)
 

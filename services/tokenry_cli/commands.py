@@ -53,7 +53,7 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "credentials": Entry("credentials", "An application's own credentials."),
     "validators": Entry("extend", "Which validators there are, and what they have applied."),
     "audit": Entry("audit", "Who did what, and whether the log of it is whole."),
-    "admin": Entry("admin", "Set a platform up."),
+    "admin": Entry("revocations_backup", "Set a platform up."),
     "context": Entry("context_commands", "Platforms by name: add, use, list."),
     "config": Entry("config", "The settings of a service: what is set, whether it is right, what there is."),
     "doctor": Entry("doctor", "Say what works from here and what does not, and what to do; ends with 1 when something "

@@ -213,7 +213,7 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigurationError([f"cannot read the context file {path}: {error.strerror}"]) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigurationError([f"the context file {path} is not JSON"]) from None
     if not isinstance(document, dict):
         raise ConfigurationError([f"the context file {path} is not a JSON object"])

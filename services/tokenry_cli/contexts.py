@@ -87,7 +87,7 @@ def read_contexts(path: Path) -> Contexts:
 def _parsed(text: bytes, path: Path) -> Contexts:
     try:
         document = json.loads(text) if len(text) <= MAX_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     named = document.get("contexts") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(named, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -104,8 +103,7 @@ def sync(
     if once:
         faults = sync_once(directory, place, read=s3_reader(place), mode=permissions)
         raise typer.Exit(ExitCode.FAILED if faults else ExitCode.OK)
-    with contextlib.suppress(KeyboardInterrupt):
-        run(directory, place, interval=interval, mode=permissions, stop=threading.Event())
+    run(directory, place, interval=interval, mode=permissions, stop=threading.Event())
 
 
 def run(

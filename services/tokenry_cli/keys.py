@@ -27,6 +27,7 @@ from tokenry_cli.context import load_context
 from tokenry_cli.environment import known_to
 from tokenry_cli.output import ExitCode, Format, escape, fail, log_to_stderr, people, print_table, show
 from tokenry_cli.platform import Platform
+from tokenry_cli.rehearsal import RehearsedStore
 from tokenry_cli.token import ContextFile, Output
 from tokenry_registry.key_schedule import KeyState
 from tokenry_registry.ports import WriteConflict, WriteRefused
@@ -44,6 +45,7 @@ app = App(name="keys", no_args_is_help=True, help="The signing keys: look at the
 
 Use = Annotated[KeyUse, typer.Option("--use", help="What the keys sign.")]
 Kid = Annotated[str, typer.Argument(help="Id of the key.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 Kms = Annotated[
     bool | None, typer.Option("--kms/--file", help="Where a new key for tokens is held. Default: TOKENRY_KEY_CUSTODY.")
 ]
@@ -118,6 +120,7 @@ def rotate(
         str | None, typer.Option("--emergency", metavar="KID", help="This key has leaked: take it away at once.")
     ] = None,
     kms: Kms = None,
+    dry_run: DryRun = False,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -131,9 +134,15 @@ def rotate(
     if if_due:
         if emergency is not None:
             fail("--if-due and --emergency exclude one another", code=ExitCode.USAGE)
+        if dry_run:
+            _rehearse(_rotate_due, kms=kms, live=live)
+            return
         _report(_run(_rotate_due, kms=kms, live=live), output, live=live, nothing="nothing is due")
         return
     if emergency is not None:
+        if dry_run:
+            _rehearse(lambda actions: actions.leaked(emergency), kms=kms, live=live)
+            return
         confirm("Every token of this key dies, also good ones. Type the kid to confirm", emergency)
         written = _run(lambda actions: actions.leaked(emergency), kms=kms, live=live)
         _report(written, output, live=live)
@@ -145,6 +154,9 @@ def rotate(
             "There is no undo."
         )
         return
+    if dry_run:
+        _rehearse(lambda actions: actions.rotate(use), kms=kms, live=live)
+        return
     written = _run(lambda actions: actions.rotate(use), kms=kms, live=live)
     _report(written, output, live=live, nothing="a rotation is under way already: see tokenry keys list")
     people.print(
@@ -154,8 +166,11 @@ def rotate(
 
 
 @app.command("publish")
-def publish(use: Use = KeyUse.TOKEN, kms: Kms = None, output: Output = Format.TABLE) -> None:
+def publish(use: Use = KeyUse.TOKEN, kms: Kms = None, dry_run: DryRun = False, output: Output = Format.TABLE) -> None:
     """Publish one more standby, which signs when those that wait now have had their turn."""
+    if dry_run:
+        _rehearse(lambda actions: actions.publish(use), kms=kms)
+        return
     written = _run(lambda actions: actions.publish(use), kms=kms)
     _report(written, output)
     people.print(f"Undo: tokenry keys retire {written[-1].kid}")
@@ -164,6 +179,7 @@ def publish(use: Use = KeyUse.TOKEN, kms: Kms = None, output: Output = Format.TA
 @app.command("retire")
 def retire(
     kid: Kid,
+    dry_run: DryRun = False,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -174,6 +190,9 @@ def retire(
     Its object stays; nobody deletes keys.
     """
     live = _Live.ask(context, identity)
+    if dry_run:
+        _rehearse(lambda actions: actions.retire(kid), live=live)
+        return
     view = _run(lambda actions: actions.view(kid), live=live)
     confirm(f"The key is {_state(view)}. Type the kid to take it out of the JWK Set", kid)
     _report(_run(lambda actions: actions.retire(kid), live=live), output, live=live)
@@ -273,12 +292,32 @@ async def _rotate_due(actions: KeyActions) -> tuple[StoredKey, ...]:
     return written
 
 
-def _run(act: Callable[[KeyActions], Awaitable[Any]], *, kms: bool | None = None, live: _Live | None = None) -> Any:  # noqa: ANN401 -- as *act*
+def _rehearse(
+    act: Callable[[KeyActions], Awaitable[Sequence[StoredKey]]], *, kms: bool | None = None, live: _Live | None = None
+) -> None:
+    """Do *act* without writing, and say what would be written. No key is made in AWS KMS: that could not be undone."""
+    views, _ = _run(lambda actions: actions.views(), live=live)
+    known = {view.kid for view in views}
+    written = _run(act, kms=kms, live=live, dry_run=True)
+    for key in written:
+        people.print(f"would change {escape(key.kid)}" if key.kid in known else f"would make a new key for {key.use}s")
+    people.print(f"{'' if written else 'nothing would be done; '}nothing was changed")
+
+
+def _run(
+    act: Callable[[KeyActions], Awaitable[Any]],
+    *,
+    kms: bool | None = None,
+    live: _Live | None = None,
+    dry_run: bool = False,
+) -> Any:  # noqa: ANN401 -- as *act*
     """Return what *act* returns, or end the command with what went wrong and what to do."""
     log_to_stderr()
     try:
         settings = KeySettings.from_environment(known_to(KeySettings, os.environ))
-        return asyncio.run(_acting(settings, act, kms=kms, live=live or _Live()))
+        if dry_run and (settings.key_custody == "kms" if kms is None else kms):
+            fail("a new key in AWS KMS cannot be rehearsed; nothing was changed", code=ExitCode.USAGE)
+        return asyncio.run(_acting(settings, act, kms=kms, live=live or _Live(), dry_run=dry_run))
     except ConfigurationError as error:
         fail(str(error), code=ExitCode.USAGE)
     except TokenryError as error:
@@ -286,9 +325,15 @@ def _run(act: Callable[[KeyActions], Awaitable[Any]], *, kms: bool | None = None
 
 
 async def _acting(
-    settings: KeySettings, act: Callable[[KeyActions], Awaitable[Any]], *, kms: bool | None, live: _Live
+    settings: KeySettings,
+    act: Callable[[KeyActions], Awaitable[Any]],
+    *,
+    kms: bool | None,
+    live: _Live,
+    dry_run: bool,
 ) -> Any:  # noqa: ANN401 -- as *act*
-    store = open_store(settings)
+    real = open_store(settings)
+    store: WritableStore = RehearsedStore(real) if dry_run else real
     try:
         return await act(open_keys(settings, store, clock=SystemClock(), kms=kms, revoked=live.revoked))
     finally:

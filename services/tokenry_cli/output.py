@@ -175,7 +175,7 @@ def write_document(document: Any, *, form: Form) -> None:  # noqa: ANN401 -- any
     sys.stdout.write(text)
 
 
-_IDS: Final = ("id", "kid", "client_id", "username", "name", "instance", "job", "check", "path")
+_IDS: Final = ("id", "kid", "name", "client_id", "username", "instance", "job", "check", "path")
 
 
 def _names(document: Any) -> Iterator[str]:  # noqa: ANN401 -- any JSON value

@@ -24,6 +24,7 @@ from tokenry_cli.clients_file import FileRefused
 from tokenry_cli.environment import known_to
 from tokenry_cli.explaining import explain as explain_any
 from tokenry_cli.output import ExitCode, fail
+from tokenry_cli.rehearsal import RehearsedStore
 from tokenry_registry.ports import ObjectUnreadable, StoreUnavailable, WriteConflict, WriteRefused
 
 if TYPE_CHECKING:
@@ -82,24 +83,30 @@ class OpenRegistry:
     settled: Settling
 
 
-def with_registry(act: Callable[[OpenRegistry], Awaitable[_T]]) -> _T:
-    """Return what *act* makes of the registry, or end the command with what went wrong and what to do."""
+def with_registry(act: Callable[[OpenRegistry], Awaitable[_T]], *, dry_run: bool = False) -> _T:
+    """
+    Return what *act* makes of the registry, or end the command with what went wrong and what to do.
+
+    With *dry_run* nothing is written, and everything else happens as it would.
+    """
     try:
         settings = RegistrySettings.from_environment(known_to(RegistrySettings, os.environ))
-        return asyncio.run(_acting(settings, act))
+        return asyncio.run(_acting(settings, act, dry_run=dry_run))
     except TokenryError as error:
         explain(error)
 
 
-async def _acting(settings: RegistrySettings, act: Callable[[OpenRegistry], Awaitable[_T]]) -> _T:
-    async with opened(settings) as registry:
+async def _acting(settings: RegistrySettings, act: Callable[[OpenRegistry], Awaitable[_T]], *, dry_run: bool) -> _T:
+    async with opened(settings, dry_run=dry_run) as registry:
         return await act(registry)
 
 
 @asynccontextmanager
-async def opened(settings: RegistrySettings) -> AsyncIterator[OpenRegistry]:
-    """Open the registry that *settings* name, and close it in the end."""
-    clock, store, files = SystemClock(), open_store(settings), open_files(settings)
+async def opened(settings: RegistrySettings, *, dry_run: bool = False) -> AsyncIterator[OpenRegistry]:
+    """Open the registry that *settings* name, with *dry_run* without writing to it, and close it in the end."""
+    clock, files = SystemClock(), open_files(settings)
+    real = open_store(settings)
+    store: WritableStore = RehearsedStore(real) if dry_run else real
     documents = Documents(
         store,
         environment=settings.environment,

@@ -20,6 +20,7 @@ from tokenry_cli.context import load_context
 from tokenry_cli.explaining import explain
 from tokenry_cli.output import ExitCode, Format, escape, fail, people, print_table, relative, show, span
 from tokenry_cli.platform import Platform, Refused
+from tokenry_cli.progress import ProgressForm, ProgressOption
 from tokenry_cli.token import ContextFile, Output, TokenArgument, read_argument
 from tokenry_cli.waiting import summary, wait
 
@@ -66,6 +67,7 @@ def _post(
     ticket: Ticket = None,
     dry_run: DryRun = False,
     wait: Wait = None,
+    progress: ProgressOption = ProgressForm.AUTO,
     identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
@@ -96,7 +98,7 @@ def _post(
     final = kind == "KEY"
     people.print("There is no undo." if final else f"undo: tokenry revoke undo {answer['id']}")
     if watcher is not None and wait is not None:
-        _wait(platform, watcher, answer, posted_at=posted_at, seconds=wait)
+        _wait(platform, watcher, answer, posted_at=posted_at, seconds=wait, form=progress)
 
 
 def _posting(kind: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
@@ -295,7 +297,13 @@ def _ask(context: str | None, identity: str, ask: Callable[[Platform], Any]) -> 
 
 
 def _wait(
-    platform: Platform, bearer: dict[str, str], answer: dict[str, Any], *, posted_at: float, seconds: float
+    platform: Platform,
+    bearer: dict[str, str],
+    answer: dict[str, Any],
+    *,
+    posted_at: float,
+    seconds: float,
+    form: ProgressForm,
 ) -> None:
     held = [bearer]
 
@@ -306,10 +314,10 @@ def _wait(
             held[0] = platform.bearer()  # the one at hand may be among those that were revoked
             raise
 
-    result = wait(look, revoked_at=answer["revoked_at"], posted_at=posted_at, seconds=seconds)
+    result = wait(look, revoked_at=answer["revoked_at"], posted_at=posted_at, seconds=seconds, form=form)
     people.print(escape(summary(result)))
     if not result.is_complete:
-        raise typer.Exit(ExitCode.WAITED_IN_VAIN)
+        fail(f"not every validator enforces it after {seconds:g} s", code=ExitCode.WAITED_IN_VAIN)
 
 
 def _print(answer: dict[str, Any], output: Format) -> None:

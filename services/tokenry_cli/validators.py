@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tokenry_cli.app import App
 from tokenry_cli.context import load_context
-from tokenry_cli.output import Format, data, escape, people, print_table, show
+from tokenry_cli.output import Format, data, escape, print_table, show
 from tokenry_cli.platform import Platform
 from tokenry_cli.token import ContextFile, Output
 
@@ -43,19 +43,16 @@ def watch(
     context: ContextFile = None,
 ) -> None:
     """Show the same, again and again until Ctrl-C; on a pipe one line of JSON a look."""
-    try:
-        platform = Platform(load_context(os.environ, file=context, identity=identity))
-        bearer = platform.bearer()
-        if data.is_terminal:
-            with Live(console=data, auto_refresh=False, screen=False) as live:
-                while True:
-                    live.update(table(platform.validators(bearer=bearer)), refresh=True)
-                    time.sleep(seconds)
-        while True:
-            print(json.dumps(platform.validators(bearer=bearer)), flush=True)
-            time.sleep(seconds)
-    except KeyboardInterrupt:
-        people.print("stopped")
+    platform = Platform(load_context(os.environ, file=context, identity=identity))
+    bearer = platform.bearer()
+    if data.is_terminal:
+        with Live(console=data, auto_refresh=False, screen=False) as live:
+            while True:
+                live.update(table(platform.validators(bearer=bearer)), refresh=True)
+                time.sleep(seconds)
+    while True:
+        print(json.dumps(platform.validators(bearer=bearer)), flush=True)
+        time.sleep(seconds)
 
 
 def table(answer: Mapping[str, Any]) -> Table:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tokenry.errors import TokenryError
 from tokenry_cli.output import escape, people
+from tokenry_cli.progress import ProgressForm, event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,6 +104,7 @@ def wait(
     revoked_at: int,
     posted_at: float,
     seconds: float,
+    form: ProgressForm = ProgressForm.AUTO,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Tally:
@@ -114,6 +116,7 @@ def wait(
         revoked_at: Unix second in which the service took the revocation.
         posted_at: Unix seconds at which it was posted.
         seconds: How long to wait at most.
+        form: How it is shown.
         now: Seconds of a clock that is never set.
         sleep: Waits.
     """
@@ -121,7 +124,8 @@ def wait(
     result = Tally()
     bar = Progress(
         TextColumn("enforced by"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-        TimeElapsedColumn(), console=people, transient=True, disable=not people.is_terminal,
+        TimeElapsedColumn(), console=people, transient=True,
+        disable=not people.is_terminal or form is not ProgressForm.AUTO,
     )  # fmt: skip
     with bar:
         task = bar.add_task("", total=None)
@@ -133,9 +137,11 @@ def wait(
             else:
                 missing = f"waiting for {', '.join(result.missing[:MAX_NAMED])}" if result.missing else ""
                 bar.update(task, completed=len(result.seconds), total=result.count, description=escape(missing))
+            if form is ProgressForm.JSON:
+                event("progress", verb="enforced", done=len(result.seconds), total=result.count)
             if result.is_complete or now() >= end:
                 return result
-            if not people.is_terminal and now() - said_at >= SAY_SECONDS:
+            if form is ProgressForm.AUTO and not people.is_terminal and now() - said_at >= SAY_SECONDS:
                 said_at = now()
                 people.print(escape(summary(result)))
             sleep(LOOK_SECONDS)
