@@ -3,7 +3,7 @@ An hour of metrics in memory. Pure: what was read, and when, are arguments.
 
 Invariants:
     * All places are read in rounds; a round has one moment. What was not read in a round is NaN there.
-    * Memory is bounded: rounds, places, and series of a place.
+    * Memory is bounded: rounds, places, and series.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tokenry_console.exposition import MAX_SERIES, Key, Reading, bucket_bound
+from tokenry_console.exposition import MAX_SERIES, POLLS, SERVER_ERRORS, Key, Reading, bucket_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 KEEP_SECONDS: Final = 3600.0
 MAX_POINTS: Final = 120  # of a curve
+MAX_KEYS: Final = 2 * MAX_SERIES
 NAN: Final = math.nan
 
 
@@ -75,7 +76,7 @@ class Curves:
 
 
 class History:
-    """The rounds of the last hour."""
+    """The rounds of the last hour, summed over all places: what a page shows costs the same for one and for many."""
 
     def __init__(self, urls: Iterable[str], *, interval: float, keep: float = KEEP_SECONDS) -> None:
         """Begin with nothing read of *urls*, every *interval* seconds of *keep*."""
@@ -84,15 +85,19 @@ class History:
         self._slots = max(2, math.ceil(keep / interval))
         self._times = array("d", [NAN]) * self._slots
         self._rounds = 0
-        self._values: dict[tuple[str, Key], array[float]] = {}
-        self._series: dict[str, int] = dict.fromkeys(self.places, 0)
+        # Of a counter its growth since the round before, of a gauge the largest value.
+        self._values: dict[Key, array[float]] = {}
+        # Curves of this round, by sample and seconds (constants of ours): all who look get the same ones.
+        self._drawn: dict[tuple[str, float], Curves] = {}
 
     @property
     def rounds(self) -> int:
         """How many rounds there were."""
         return self._rounds
 
-    def add(self, readings: Mapping[str, Reading | str], *, at: float, skews: Mapping[str, float | None] = {}) -> None:
+    def add(
+        self, readings: Mapping[str, Reading | str], *, at: float, skews: Mapping[str, float | None] | None = None
+    ) -> None:
         """
         Add one round.
 
@@ -101,6 +106,7 @@ class History:
             at: Unix seconds.
             skews: By how much their clocks are ahead, by URL.
         """
+        self._drawn.clear()
         slot = self._rounds % self._slots
         self._times[slot] = at
         self._rounds += 1
@@ -111,64 +117,73 @@ class History:
             if isinstance(reading, str):
                 place.fault = reading
                 continue
+            self._take(slot, reading.values, before=place.latest)
             place.fault, place.latest, place.read_at = None, reading.values, at
             place.service, place.version = reading.service or place.service, reading.version or place.version
-            place.skew = skews.get(url)
-            for key, value in reading.values.items():
-                self._ring(url, key)[slot] = value
+            place.skew = None if skews is None else skews.get(url)
 
-    def _ring(self, url: str, key: Key) -> array[float]:
-        found = self._values.get((url, key))
-        if found is not None:
-            return found
-        ring = array("d", [NAN]) * self._slots
-        if self._series[url] < 2 * MAX_SERIES:  # labels may change within the hour, but not without end
-            self._series[url] += 1
-            self._values[url, key] = ring
-        return ring
+    def _take(self, slot: int, values: Mapping[Key, float], *, before: Mapping[Key, float] | None) -> None:
+        """Add what one place said to the round in *slot*."""
+        for key, value in values.items():
+            ring = self._values.get(key)
+            if ring is None:
+                if len(self._values) >= MAX_KEYS:  # labels may change within the hour, but not without end
+                    continue
+                ring = self._values[key] = array("d", [NAN]) * self._slots
+            if math.isnan(value):
+                continue
+            held = ring[slot]
+            if not is_counter(key[0]):
+                ring[slot] = value if math.isnan(held) else max(held, value)
+            elif before is not None:
+                grown = _growth(before.get(key, 0.0), value)
+                ring[slot] = grown if math.isnan(held) else held + grown
 
     # --- reading ---------------------------------------------------------------------------------------------
 
     def rates(self, name: str, *, seconds: float = KEEP_SECONDS) -> Curves:
         """Return by how much a counter has grown a second, by label, summed over all places."""
-        return self._binned(name, seconds=seconds, as_rate=True)
+        return self._binned(name, seconds=seconds)
 
     def levels(self, name: str, *, seconds: float = KEEP_SECONDS) -> Curves:
         """Return a gauge by label: the largest of all places, in each step."""
-        return self._binned(name, seconds=seconds, as_rate=False)
+        return self._binned(name, seconds=seconds)
 
-    def _binned(self, name: str, *, seconds: float, as_rate: bool) -> Curves:
+    def _binned(self, name: str, *, seconds: float) -> Curves:
+        found = self._drawn.get((name, seconds))
+        if found is None:
+            found = self._drawn[name, seconds] = self._draw(name, seconds=seconds)
+        return found
+
+    def _draw(self, name: str, *, seconds: float) -> Curves:
         order = self._window(seconds)
         if len(order) < 2:  # noqa: PLR2004 -- a rate needs two moments
             return Curves(times=(), lines={})
         first, last = self._times[order[0]], self._times[order[-1]]
         step = max(2 * self._interval, (last - first) / MAX_POINTS)  # a round may be late
         bins = max(1, math.ceil((last - first) / step - 1e-6))
-        lines: dict[str, list[float | None]] = {}
-        for (_, (each, label)), ring in self._values.items():
-            if each != name:
-                continue
-            line = lines.setdefault(label, [None] * bins)
-            for at, value in _increases(ring, self._times, order) if as_rate else _levels(ring, self._times, order):
-                index = min(bins - 1, max(0, math.ceil((at - first) / step - 1e-6) - 1))
-                before = line[index]
-                if as_rate:
-                    line[index] = (before or 0.0) + value / step
-                else:
-                    line[index] = value if before is None else max(before, value)
+        # What grew until the first moment did so before the window.
+        places = [
+            (slot, min(bins - 1, max(0, math.ceil((self._times[slot] - first) / step - 1e-6) - 1)))
+            for slot in order[1:]
+        ]
+        as_rate = is_counter(name)
+        lines: dict[str, Sequence[float | None]] = {}
+        for (each, label), ring in self._values.items():
+            if each == name:
+                lines[label] = _sums(ring, places, bins, step) if as_rate else _largest(ring, places, bins)
         return Curves(times=[first + step * (index + 1) for index in range(bins)], lines=lines)
 
     def growth(self, name: str, *, seconds: float) -> dict[str, float] | None:
         """Return by how much a counter has grown in the last *seconds*, by label; None when it was not read twice."""
-        order = self._window(seconds)
+        order = self._window(seconds)[1:]
         grown: dict[str, float] = {}
         known = False
-        for (_, (each, label)), ring in self._values.items():
-            if each != name:
-                continue
-            increases = [value for _, value in _increases(ring, self._times, order)]
-            known = known or bool(increases)
-            grown[label] = grown.get(label, 0.0) + sum(increases)
+        for (each, label), ring in self._values.items():
+            if each == name:
+                values = [value for slot in order if not math.isnan(value := ring[slot])]
+                known = known or bool(values)
+                grown[label] = sum(values)
         return grown if known else None
 
     def span(self, *, seconds: float) -> float:
@@ -195,22 +210,32 @@ class History:
         return [slot for slot in order if self._times[slot] >= begin]
 
 
-def _increases(ring: array[float], times: array[float], order: Sequence[int]) -> Iterator[tuple[float, float]]:
-    """Yield how much a counter grew until which moment; one that went back was begun anew."""
-    before = NAN
-    for slot in order:
+def is_counter(name: str) -> bool:
+    """Tell whether a sample only grows, by its name."""
+    return name.endswith(("_total", "_bucket")) or name in {SERVER_ERRORS, POLLS}
+
+
+def _growth(before: float, value: float) -> float:
+    """Return by how much a counter grew; one that went back was begun anew."""
+    return value - before if value >= before else value
+
+
+def _sums(ring: array[float], places: Iterable[tuple[int, int]], bins: int, step: float) -> list[float | None]:
+    line: list[float | None] = [None] * bins
+    for slot, index in places:
         value = ring[slot]
-        if math.isnan(value):
-            continue
-        if not math.isnan(before):
-            yield times[slot], value - before if value >= before else value
-        before = value
+        if value == value:  # noqa: PLR0124 -- not NaN, at half the cost of asking
+            line[index] = (line[index] or 0.0) + value / step
+    return line
 
 
-def _levels(ring: array[float], times: array[float], order: Sequence[int]) -> Iterator[tuple[float, float]]:
-    for slot in order:
-        if not math.isnan(ring[slot]):
-            yield times[slot], ring[slot]
+def _largest(ring: array[float], places: Iterable[tuple[int, int]], bins: int) -> list[float | None]:
+    line: list[float | None] = [None] * bins
+    for slot, index in places:
+        value, before = ring[slot], line[index]
+        if value == value and (before is None or value > before):  # noqa: PLR0124 -- likewise
+            line[index] = value
+    return line
 
 
 def quantile(buckets: Mapping[str, float], share: float) -> float | None:

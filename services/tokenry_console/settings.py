@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from tokenry.serving.settings import Duration, Env, HttpUrl, Names, ServiceSettings, check_http_url
 
-MAX_TARGETS = 32  # of which metrics are kept: each takes up to one megabyte
+MAX_TARGETS = 32  # that are asked at a time, every few seconds
 
 
 def _check_urls(urls: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from tests.services.console.conftest import METRICS, NOW
 from tokenry.errors import ProtocolError
 from tokenry_console.exposition import MAX_SERIES, POLLS, SERVER_ERRORS, Reading, read_exposition
-from tokenry_console.history import History, quantile
+from tokenry_console.history import MAX_KEYS, History, quantile
 from tokenry_console.plots import Plot, as_csv
 from tokenry_console.propagation import MAX_STEPS, Reach, curve, percentile
 from tokenry_console.wording import ago, duration, quantity, share
@@ -33,37 +33,46 @@ def counted(name, *labelled):
 def test_a_counters_growth_is_summed_over_places_and_told_apart_by_label():
     held = history(urls=(A, B))
     for step in range(13):
-        held.add({url: counted("c", ("ok", 10.0 * step), ("bad", 1.0 * step)) for url in (A, B)}, at=NOW + 5.0 * step)
-    found = held.rates("c", seconds=3600)
+        held.add(
+            {url: counted("c_total", ("ok", 10.0 * step), ("bad", 1.0 * step)) for url in (A, B)}, at=NOW + 5.0 * step
+        )
+    found = held.rates("c_total", seconds=3600)
     assert len(found.times) == 6  # a minute in steps of two rounds
     assert found.lines["ok"] == pytest.approx([4.0] * 6)
     assert found.lines["bad"] == pytest.approx([0.4] * 6)
-    assert held.per_second("c", seconds=60) == pytest.approx(4.4)
-    assert held.growth("c", seconds=60) == pytest.approx({"ok": 240.0, "bad": 24.0})
+    assert held.per_second("c_total", seconds=60) == pytest.approx(4.4)
+    assert held.growth("c_total", seconds=60) == pytest.approx({"ok": 240.0, "bad": 24.0})
 
 
 def test_a_counter_that_was_begun_anew_does_not_make_a_hole_or_a_peak():
     held = history(urls=(A,))
     for step, value in enumerate([100.0, 110.0, 5.0, 15.0]):
-        held.add({A: reading(c=value)}, at=NOW + 5.0 * step)
-    assert held.growth("c", seconds=60) == {"": 25.0}
+        held.add({A: reading(c_total=value)}, at=NOW + 5.0 * step)
+    assert held.growth("c_total", seconds=60) == {"": 25.0}
 
 
 def test_what_was_not_read_is_not_known_and_what_grew_meanwhile_is_not_lost():
     held = history(urls=(A,))
     for step, value in enumerate([0.0, None, None, 30.0]):
-        held.add({A: "away" if value is None else reading(c=value)}, at=NOW + 5.0 * step)
-    assert held.growth("c", seconds=60) == {"": 30.0}
-    assert None in held.rates("c").lines[""]
+        held.add({A: "away" if value is None else reading(c_total=value)}, at=NOW + 5.0 * step)
+    assert held.growth("c_total", seconds=60) == {"": 30.0}
+    assert None in held.rates("c_total").lines[""]
+
+
+def test_a_label_that_appears_has_grown_from_nothing():
+    held = history(urls=(A,))
+    held.add({A: counted("c_total", ("ok", 5.0))}, at=NOW)
+    held.add({A: counted("c_total", ("ok", 5.0), ("bad", 2.0))}, at=NOW + 5)
+    assert held.growth("c_total", seconds=60) == {"ok": 0.0, "bad": 2.0}
 
 
 def test_two_moments_make_a_rate_and_fewer_none():
     held = history()
-    assert held.rates("c").lines == {}
-    assert held.per_second("c", seconds=60) is None
-    held.add({A: reading(c=1.0)}, at=NOW)
-    assert held.rates("c").lines == {}
-    assert held.growth("c", seconds=60) is None
+    assert held.rates("c_total").lines == {}
+    assert held.per_second("c_total", seconds=60) is None
+    held.add({A: reading(c_total=1.0)}, at=NOW)
+    assert held.rates("c_total").lines == {}
+    assert held.growth("c_total", seconds=60) is None
 
 
 def test_a_gauge_shows_the_largest_of_all_places():
@@ -88,7 +97,7 @@ def test_a_place_that_cannot_be_read_has_no_present_values():
 def test_an_hour_is_kept_and_no_more():
     held = history(interval=60.0, urls=(A,))
     for minute in range(200):
-        held.add({A: reading(c=60.0 * minute)}, at=NOW + 60.0 * minute)
+        held.add({A: reading(c_total=60.0 * minute)}, at=NOW + 60.0 * minute)
     assert held.span(seconds=1e9) == 59 * 60
     assert len(held._times) == 60
 
@@ -96,8 +105,8 @@ def test_an_hour_is_kept_and_no_more():
 def test_labels_that_change_without_end_take_so_much_memory_and_no_more():
     held = history(interval=60.0, urls=(A,))
     for number in range(5 * MAX_SERIES):
-        held.add({A: counted("c", (str(number), 1.0))}, at=NOW + 60.0 * number)
-    assert len(held._values) == 2 * MAX_SERIES
+        held.add({A: counted("c_total", (str(number), 1.0))}, at=NOW + 60.0 * number)
+    assert len(held._values) == MAX_KEYS
 
 
 def test_a_place_with_too_many_series_is_cut():
