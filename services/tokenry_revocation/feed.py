@@ -220,7 +220,7 @@ class Feed:
             async with asyncio.timeout(None if sweep else READ_DEADLINE_SECONDS):
                 if self._publication is None:
                     await self._begin()
-                await self._take(sweep=sweep, now=began.now)
+                await self._take(sweep=sweep, now=self._surely(began.now))
             self._check_readable()
         except (StoreUnavailable, TimeoutError) as error:
             self._failed("the store does not answer", error=str(error) or "deadline")
@@ -232,6 +232,15 @@ class Feed:
             self._swept(began)
         self._succeeded(began)
         return True
+
+    def _surely(self, now: float) -> float:
+        """
+        Return the earlier one of our time and the store's, by which records end.
+
+        A clock that was ahead for a moment would else have ended what is in force, until the next sweep.
+        """
+        offset = getattr(self._store, "clock_offset", None)
+        return now if offset is None else min(now, now - offset)
 
     def _check_readable(self) -> None:
         if self._unreadable is not None:
@@ -248,7 +257,7 @@ class Feed:
 
     async def _sweep_once(self, began: Moment) -> None:
         try:
-            await self._take(sweep=True, now=began.now)
+            await self._take(sweep=True, now=self._surely(began.now))
         except (StoreUnavailable, TimeoutError) as error:
             _log.warning("the store was not read as a whole", error=str(error) or "deadline")
             self._metrics.read_failed()
@@ -418,7 +427,7 @@ class Feed:
         publication = self._publication
         if publication is None or not records:
             return False
-        now = self._clock.now()
+        now = self._surely(self._clock.now())
         new = publication.add(records, now=now)
         if new and self._first_rules is not None:
             self._first_rules += [live for live in new if isinstance(live, Live)]

@@ -565,3 +565,18 @@ async def test_an_undo_and_an_approved_revocation_say_when_they_came_into_force(
         assert {entry.kind: entry.created_at for entry in told.entries} == {
             Kind.CLAIMS: NOW + 60, Kind.UNDO: NOW + 90
         }  # fmt: skip
+
+
+async def test_a_clock_that_is_ahead_for_a_moment_ends_nothing_that_is_in_force(world, service):
+    """The list would be complete again with the next sweep only, and call itself complete before."""
+    await service.post("TOKEN", {"jti": "a"})
+    world.clock.advance(hours=2)
+    world.store.clock_offset = 7200.0  # which the store does not share
+    await service.feed.read()
+    assert len(service.feed.publication) == 1
+    await service.post("TOKEN", {"jti": "b"})
+    assert len(service.feed.publication) == 2
+    world.store.clock_offset = 0.0
+    world.clock.advance(seconds=61)
+    await service.feed.read()
+    assert len(service.feed.publication) == 1  # what was made two hours ago is over by both clocks
