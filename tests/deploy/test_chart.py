@@ -58,6 +58,10 @@ def test_the_defaults_fit_the_schema():
         ("monitoring.runbookBaseUrl", "https://wiki.example.org/runbooks/"),
         ("tokeninfo.extraEnv", {"tokenry-leeway": "5"}),
         ("unknown", True),
+        ("admin.applicationFiles", ["s3://bucket"]),
+        ("console.replicas", 2),
+        ("console.metricsUrls", ["tokenry-issuer:9100"]),
+        ("keyRotation.schedule", "hourly"),
     ],
 )
 def test_the_schema_refuses_what_would_go_wrong_later(path, value):

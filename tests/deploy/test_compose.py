@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES = COMPOSE["services"]
-OURS = ("issuer", "tokeninfo", "revocation", "console", "init", "pod")
-PORTS = ("9080", "9081", "9082", "9084")
+OURS = ("issuer", "tokeninfo", "revocation", "admin", "console", "init", "keys", "pod")
+PORTS = ("9080", "9081", "9082", "9083", "9084")
 
 
 def known(*roles):
@@ -49,7 +49,9 @@ def known(*roles):
         ("issuer", ["issuer"]),
         ("tokeninfo", ["tokeninfo"]),
         ("revocation", ["revocation"]),
+        ("admin", ["admin"]),
         ("console", ["console"]),
+        ("keys", ["admin"]),
         ("init", ["issuer", "revocation"]),
     ],
 )
@@ -68,7 +70,7 @@ def test_each_container_of_ours_has_no_privileges(service):
 
 
 def test_the_issuer_identifier_is_the_same_inside_and_outside():
-    identifiers = {SERVICES[role]["environment"]["TOKENRY_ISSUER"] for role in OURS if role != "pod"}
+    identifiers = {SERVICES[role]["environment"]["TOKENRY_ISSUER"] for role in OURS if role not in {"pod", "keys"}}
     assert identifiers == {"http://127.0.0.1:9080"}
     assert SERVICES["pod"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in PORTS]
     assert {SERVICES[role]["network_mode"] for role in OURS if role != "pod"} == {"service:pod"}
@@ -199,6 +201,14 @@ def test_up_gives_a_platform_that_issues_judges_and_revokes(up):
     got = up.tokenry("token", "get")
     assert got.returncode == 0, got.stderr
     token = got.stdout.strip()
+
+    # Administration and the job that rotates keys reach the same objects; the console begins with all of them.
+    keys = up.run("keys")
+    assert (keys.returncode, "nothing is due" in keys.stdout + keys.stderr) == (0, True), keys.stderr
+    up.start("admin")
+    port = up.translation.pairs[":9083"]
+    assert call("GET", f"http://127.0.0.1{port}/clients?realm=services", bearer=token).status == 403
+    up.start("console")
 
     def status():
         return call("GET", f"{context['tokeninfo']}/oauth2/tokeninfo", bearer=token).status
