@@ -23,17 +23,15 @@ from tokenry_admin.adapters.application_bucket import ApplicationBucket
 from tokenry_admin.adapters.application_folder import ApplicationFolder
 from tokenry_admin.app import create_app
 from tokenry_admin.issuers import BoundWaited, IssuersAsked
-from tokenry_admin.key_opening import custodies, open_keys
+from tokenry_admin.key_opening import custodies, open_keys, open_store
 from tokenry_admin.settings import Settings
-from tokenry_registry.adapters.directory import DirectoryStore
-from tokenry_registry.adapters.s3 import S3Store, make_client
+from tokenry_registry.adapters.s3 import make_client
 from tokenry_registry.location import bucket_of, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from aiohttp import web
-    from mypy_boto3_s3 import S3Client
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
@@ -41,18 +39,9 @@ if TYPE_CHECKING:
     from tokenry_admin.issuers import Settling
     from tokenry_admin.ports import ApplicationFiles
     from tokenry_admin.settings import RegistrySettings
-    from tokenry_registry.ports import WritableStore
 
 
 _LATER_THAN_ANY_CUT: Final = 2**53  # an `iat` that no cut-off is after, so that only the key itself can be hit
-
-
-def open_store(settings: RegistrySettings) -> WritableStore:
-    """Return the registry; nothing is connected yet."""
-    if urlsplit(settings.credentials_url).scheme == "file":
-        return DirectoryStore(folder_of(settings.credentials_url))
-    bucket, prefix = bucket_of(settings.credentials_url)
-    return S3Store(bucket, prefix=prefix, client=_client(settings))
 
 
 def open_files(settings: RegistrySettings) -> list[ApplicationFiles]:
@@ -64,11 +53,8 @@ def _files(settings: RegistrySettings, url: str) -> ApplicationFiles:
     if urlsplit(url).scheme == "file":
         return ApplicationFolder(folder_of(url))
     bucket, prefix = bucket_of(url)
-    return ApplicationBucket(bucket, prefix=prefix, client=_client(settings))
-
-
-def _client(settings: RegistrySettings) -> Callable[[], S3Client]:
-    return partial(make_client, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
+    client = partial(make_client, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
+    return ApplicationBucket(bucket, prefix=prefix, client=client)
 
 
 def settling(settings: RegistrySettings, *, clock: Clock, fetcher: Fetcher) -> Settling:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -13,7 +15,7 @@ from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.rate_limit import TokenBuckets
-from tokenry_admin.audit import AuditLog, write_to_log
+from tokenry_admin.audit import AuditLog, Chained, write_to_log
 from tokenry_admin.documents import Documents
 from tokenry_admin.handlers import KINDS, Clients, Service
 from tokenry_admin.key_handlers import Keys
@@ -36,13 +38,16 @@ if TYPE_CHECKING:
     from tokenry_admin.ports import ApplicationFiles
     from tokenry_admin.settings import Settings
     from tokenry_registry.ports import WritableStore
+    from tokenry_registry.signing_keys import KeyUse, StoredKey
 
 PROBLEM_PREFIXES: Final = ("/clients", "/users", "/keys", "/raw-sync")
 SWEEP_SECONDS: Final = 60.0
 BURST: Final = 60.0  # requests that a caller may make at once: a page of a console asks for several
 SWEEPER: Final = {"sub": "tokenry-admin"}  # who ends secrets whose time has come
+ROTATOR: Final = {"sub": "tokenry-admin"}  # who rotates keys that are due
 
 SERVICE_PARTS = web.AppKey("service_parts", Service)
+_RUN_BYTES: Final = 4
 _log = structlog.get_logger("tokenry_admin.app")
 
 
@@ -81,6 +86,7 @@ def create_app(
         background: Whether anything runs in the background.
     """
     health, metrics = Health(), Metrics(service="admin")
+    replica = settings.instance or socket.gethostname()
     app = create_base_app(
         service="admin",
         clock=clock,
@@ -97,7 +103,7 @@ def create_app(
         ),
         judge=judge,
         limits=TokenBuckets(rate=settings.requests_per_minute / 60, burst=max(BURST, settings.requests_per_minute / 5)),
-        audit=AuditLog(audit),
+        audit=AuditLog(Chained(audit, instance=f"{replica}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)),
         metrics=AdminMetrics(metrics),
         files=files,
         settled=settled,
@@ -115,7 +121,7 @@ def create_app(
         app.router.add_post("/keys/rotate", handlers.rotate)
         app.router.add_post("/keys/{kid}/retire", handlers.retire)
     if keys is not None and rotates_keys:
-        rotation = _rotation(keys, metrics=metrics, health=health, clock=clock)
+        rotation = _rotation(keys, audit=service.audit, metrics=metrics, health=health, clock=clock)
     health.add("tokens", lambda: ok() if judge_ready() else failed("tokens cannot be judged yet"))
     health.add("registry", sweeper.finding)
     loops = [sweeper.run, *([] if rotation is None else [rotation.run])] if background else []
@@ -123,14 +129,17 @@ def create_app(
     return app
 
 
-def _rotation(actions: KeyActions, *, metrics: Metrics, health: Health, clock: Clock) -> Rotation:
+def _rotation(actions: KeyActions, *, audit: AuditLog, metrics: Metrics, health: Health, clock: Clock) -> Rotation:
     """Return what rotates keys; while it fails there is time, and readiness says so."""
 
     def finding() -> Finding:
         return ok() if rotation.trouble is None else degraded(rotation.trouble)
 
+    def written(use: KeyUse, keys: Sequence[StoredKey]) -> None:
+        audit.noted("keys rotated", actor=ROTATOR, kids=[key.kid for key in keys], use=str(use), reason="due")
+
     measures = RotationMeasures(metrics, last_success=lambda: rotation.last_success)
-    rotation = Rotation(actions, clock=clock, observe=measures.looked)
+    rotation = Rotation(actions, clock=clock, observe=measures.looked, written=written)
     health.add("key_rotation", finding)
     return rotation
 

@@ -1,21 +1,23 @@
 """
 The audit log of administration: who changed what, from what, to what. One structured line for each write.
 
-Lines carry no secret and no hash. Each has the number of its place in this process's log, so that a gap shows.
+Lines carry no secret and no hash of one. They are a hash chain (`tokenry.serving.audit_chain`), so that a change and a
+gap show.
 """
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from tokenry.serving.audit_chain import AuditChain
 from tokenry_admin.views import changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tokenry.clock import Clock
     from tokenry_registry.realms import ObjectKey
 
 
@@ -32,13 +34,34 @@ def write_to_log(event: str, fields: Mapping[str, object]) -> None:
     structlog.get_logger("tokenry.audit").warning(event, audit=True, **fields)
 
 
-class AuditLog:
-    """Numbers the lines and knows what belongs into them."""
+class Chained:
+    """A sink that makes its lines a chain and hands them on."""
 
-    def __init__(self, sink: AuditSink = write_to_log) -> None:
+    def __init__(self, sink: AuditSink = write_to_log, *, instance: str, clock: Clock) -> None:
+        """
+        Begin a chain.
+
+        Args:
+            sink: Where the lines go.
+            instance: A name of this run of this process that no other run has.
+            clock: Where the time comes from.
+        """
+        self._sink = sink
+        self._clock = clock
+        self._chain = AuditChain(instance)
+
+    def __call__(self, event: str, fields: Mapping[str, object]) -> None:
+        """Write one line."""
+        record = self._chain.record(event, fields, now=self._clock.now())
+        self._sink(event, {name: value for name, value in record.items() if name != "event"})
+
+
+class AuditLog:
+    """Knows what belongs into the lines."""
+
+    def __init__(self, sink: AuditSink) -> None:
         """Write to *sink*."""
         self._sink = sink
-        self._numbers = count(1)
 
     def written(
         self,
@@ -63,4 +86,4 @@ class AuditLog:
 
     def noted(self, action: str, *, actor: Mapping[str, Any], **fields: object) -> None:
         """Note that *actor* has done *action*; *fields* say what to, and carry no secret."""
-        self._sink(action, {"number": next(self._numbers), "actor": dict(actor), **fields})
+        self._sink(action, {"actor": dict(actor), **fields})

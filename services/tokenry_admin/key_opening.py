@@ -1,4 +1,4 @@
-"""Joining what acts on keys from settings: the one place of these modules that knows adapters."""
+"""Opening the registry, and what acts on its keys, from settings: the one of these modules that knows adapters."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from tokenry.secret import Secret
     from tokenry_admin.key_custody import Custody
     from tokenry_admin.key_settings import KeySettings
+    from tokenry_admin.settings import RegistrySettings
     from tokenry_registry.ports import WritableStore
 
 
-def open_store(settings: KeySettings) -> WritableStore:
-    """Return the place of credentials and keys; close it after use."""
+def open_store(settings: KeySettings | RegistrySettings) -> WritableStore:
+    """Return the place of credentials and keys; close it after use. Nothing is connected yet."""
     if urlsplit(settings.credentials_url).scheme == "file":
         return DirectoryStore(folder_of(settings.credentials_url))
     bucket, prefix = bucket_of(settings.credentials_url)

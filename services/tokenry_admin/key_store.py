@@ -120,7 +120,7 @@ class KeyStore:
             with suppress(KeyManagementUnavailable):
                 await custody.discard(made)
             raise
-        _log.info("key made", kid=made.kid, use=str(use), activate_at=times.activate_at, audit=True)
+        _log.info("key made", kid=made.kid, use=str(use), activate_at=times.activate_at)
         return made
 
     async def _change(self, before: KeyTimes, after: KeyTimes, listing: KeyListing) -> StoredKey:
@@ -131,6 +131,6 @@ class KeyStore:
         await self._store.put(f"{KEYS_PREFIX}{changed.kid}.json", changed.to_json(), replaces=etag)
         _log.info(
             "key changed", kid=changed.kid, use=str(changed.use), activate_at=after.activate_at,
-            retire_at=after.retire_at, audit=True,
+            retire_at=after.retire_at,
         )  # fmt: skip
         return changed

@@ -19,12 +19,12 @@ from tokenry_registry.ports import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tokenry.clock import Clock
     from tokenry.serving.metrics import Metrics
     from tokenry_admin.key_actions import KeyActions
-    from tokenry_registry.signing_keys import KeyUse
+    from tokenry_registry.signing_keys import KeyUse, StoredKey
 
 INTERVAL: Final = 600.0  # seconds between two looks: the shortest overlap that is allowed is longer
 RETRY: Final = 60.0  # seconds after a look that failed
@@ -67,6 +67,7 @@ class Rotation:
         *,
         clock: Clock,
         observe: Callable[[KeyUse, str], None] = lambda _use, _result: None,
+        written: Callable[[KeyUse, Sequence[StoredKey]], None] = lambda _use, _keys: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: random.Random = system_random,
     ) -> None:
@@ -77,6 +78,7 @@ class Rotation:
             actions: What is done.
             clock: Where the time comes from.
             observe: Called with each use and `nothing_due`, `rotated`, or a short word for what went wrong.
+            written: Called with the keys that were made or changed, when there are any.
             sleep: How it waits between two looks.
             uniform: Where the jitter comes from.
         """
@@ -85,6 +87,7 @@ class Rotation:
         self._actions = actions
         self._clock = clock
         self._observe = observe
+        self._written = written
         self._sleep = sleep
         self._uniform = uniform
 
@@ -117,5 +120,7 @@ class Rotation:
             _log.exception("rotation broke", use=str(use), exc_info=error)
             self._observe(use, "fault")
             return "a fault of ours: see the log"
+        if written:
+            self._written(use, written)
         self._observe(use, "rotated" if written else "nothing_due")
         return None

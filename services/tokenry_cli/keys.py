@@ -22,6 +22,7 @@ from tokenry_admin.key_rotation import ISSUERS_REFRESH, KeyNeeded, NoSuchKey
 from tokenry_admin.key_settings import KeySettings
 from tokenry_admin.key_store import NoCustody
 from tokenry_cli.app import App
+from tokenry_cli.auditing import audited, operator
 from tokenry_cli.confirming import confirm
 from tokenry_cli.context import load_context
 from tokenry_cli.environment import known_to
@@ -31,15 +32,15 @@ from tokenry_cli.rehearsal import RehearsedStore
 from tokenry_cli.token import ContextFile, Output
 from tokenry_registry.key_schedule import KeyState
 from tokenry_registry.ports import WriteConflict, WriteRefused
-from tokenry_registry.signing_keys import KeyUse
+from tokenry_registry.signing_keys import KeyUse, StoredKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+    from tokenry_admin.audit import AuditLog
     from tokenry_admin.key_actions import KeyActions
     from tokenry_cli.context import Context
     from tokenry_registry.ports import WritableStore
-    from tokenry_registry.signing_keys import StoredKey
 
 app = App(name="keys", no_args_is_help=True, help="The signing keys: look at them, rotate, retire.")
 
@@ -335,9 +336,29 @@ async def _acting(
     real = open_store(settings)
     store: WritableStore = RehearsedStore(real) if dry_run else real
     try:
-        return await act(open_keys(settings, store, clock=SystemClock(), kms=kms, revoked=live.revoked))
+        clock = SystemClock()
+        with audited(os.environ, clock=clock, dry_run=dry_run) as audit:
+            done = await act(open_keys(settings, store, clock=clock, kms=kms, revoked=live.revoked))
+            _note(audit, done)
+            return done
     finally:
         await store.close()
+
+
+def _note(audit: AuditLog, done: object) -> None:
+    """Write down the keys that a command has written; what only looks returns none."""
+    written = [key for key in done if isinstance(key, StoredKey)] if isinstance(done, tuple) else []
+    if written:
+        times = [
+            {
+                "kid": key.kid,
+                "use": str(key.use),
+                "activate_at": key.times.activate_at,
+                "retire_at": key.times.retire_at,
+            }
+            for key in written
+        ]
+        audit.noted("keys written", actor=operator(), kids=[key.kid for key in written], keys=times)
 
 
 def _explain(error: TokenryError) -> NoReturn:

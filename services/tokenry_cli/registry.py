@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from tokenry.clock import SystemClock
 from tokenry.errors import ConfigurationError, TokenryError
 from tokenry.http.fetch import HttpFetcher
-from tokenry_admin.__main__ import open_files, open_store, settling
-from tokenry_admin.audit import AuditLog
+from tokenry_admin.__main__ import open_files, settling
 from tokenry_admin.backup import BackupRefused
 from tokenry_admin.clients import Editor
 from tokenry_admin.documents import Documents, NotThere, NotValid, Taken, WrongRealm
 from tokenry_admin.issuers import NotSettled
+from tokenry_admin.key_opening import open_store
 from tokenry_admin.secret_rotation import RotationBusy, RotationLost, SecretRotation, TooManySecrets
 from tokenry_admin.settings import RegistrySettings
+from tokenry_cli.auditing import audited, operator
 from tokenry_cli.clients_file import FileRefused
 from tokenry_cli.environment import known_to
 from tokenry_cli.explaining import explain as explain_any
@@ -113,39 +113,32 @@ async def opened(settings: RegistrySettings, *, dry_run: bool = False) -> AsyncI
         max_token_lifetime=int(settings.max_token_lifetime),
         remember_realms=True,
     )
-    # The store's own log (CloudTrail) says who wrote; a file of ours on this machine would say what anybody likes.
-    audit, actor = AuditLog(lambda _event, _fields: None), {"operator": _operator()}
+    actor = operator()
     fetcher = HttpFetcher(allow_plain_http=bool(settings.plain_http_hosts))
     settled = settling(settings, clock=clock, fetcher=fetcher)
     try:
-        yield OpenRegistry(
-            settings=settings,
-            clock=clock,
-            store=store,
-            documents=documents,
-            editor=Editor(documents, audit=audit, actor=actor),
-            rotation=SecretRotation(
-                documents,
-                files=files,
-                settled=settled,
+        with audited(os.environ, clock=clock, dry_run=dry_run) as audit:
+            yield OpenRegistry(
+                settings=settings,
                 clock=clock,
-                audit=audit,
-                actor=actor,
-                overlap=int(settings.rotation_overlap),
-            ),
-            settled=settled,
-        )
+                store=store,
+                documents=documents,
+                editor=Editor(documents, audit=audit, actor=actor),
+                rotation=SecretRotation(
+                    documents,
+                    files=files,
+                    settled=settled,
+                    clock=clock,
+                    audit=audit,
+                    actor=actor,
+                    overlap=int(settings.rotation_overlap),
+                ),
+                settled=settled,
+            )
     finally:
         for each in files:
             await each.close()
         await store.close()
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        return "unknown"
 
 
 def explain(error: TokenryError) -> NoReturn:

@@ -91,6 +91,13 @@ class AuditChain:
         """Begin the chain of *instance*: a name that no other run of any process has."""
         self.head = Head(instance=instance, seq=FIRST - 1, hash=NOTHING)
 
+    @classmethod
+    def after(cls, head: Head) -> AuditChain:
+        """Return the chain that goes on after *head*, its last record so far: where only one writes at a time."""
+        chain = cls(head.instance)
+        chain.head = head
+        return chain
+
     def record(self, event: str, fields: Mapping[str, object], *, now: float) -> dict[str, Any]:
         """
         Return the next record.

@@ -370,3 +370,15 @@ def test_a_backup_is_not_overwritten_by_accident(shell):
     shell.run("admin", "backup", file, code=5)
     assert file.read_text() == "mine"
     shell.run("admin", "backup", file, "--overwrite")
+
+
+def test_what_is_written_is_in_the_audit_file_and_a_rehearsal_is_not(shell, monkeypatch, tmp_path):
+    log = tmp_path / "audit.jsonl"
+    monkeypatch.setenv("TOKENRY_AUDIT_FILE", str(log))
+    shell.run("client", "disable", "services", "orders", "--yes", "--dry-run")
+    assert not log.exists()
+    shell.run("client", "disable", "services", "orders", "--yes")
+    shell.run("client", "enable", "services", "orders")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(each["event"], each["name"]) for each in records] == [("disabled", "orders"), ("enabled", "orders")]
+    assert CliRunner().invoke(app, ["audit", "verify", str(log)]).exit_code == 0

@@ -251,3 +251,23 @@ def test_near_times_are_hours_and_far_ones_days():
     assert module._when(now + 10 * DAY, now) == "25 Jan"
     assert module._when(now + 400 * DAY, now) == "19 Feb 2028"
     assert module._when(None, now) == "–"  # noqa: RUF001
+
+
+def test_what_is_written_is_in_the_audit_file_and_what_is_only_looked_at_is_not(place, tmp_path):
+    log = tmp_path / "audit.jsonl"
+    assert place.run("rotate", "--if-due", TOKENRY_AUDIT_FILE=str(log)).exit_code == 0
+    assert place.run("list", TOKENRY_AUDIT_FILE=str(log)).exit_code == 0
+    (record,) = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (record["event"], sorted(record["kids"])) == ("keys written", sorted(place.keys()))
+    assert place.run("publish", TOKENRY_AUDIT_FILE=str(log)).exit_code == 0
+    assert len(log.read_text().splitlines()) == 2
+    verified = CliRunner().invoke(app, ["audit", "verify", str(log)])
+    assert (verified.exit_code, "1 chains, 2 records" in verified.output) == (0, True)
+    sealed = json.loads((place.folder / "keys" / f"{record['kids'][0]}.json").read_text())["sealed"]
+    assert str(sealed) not in log.read_text()
+
+
+def test_without_its_audit_file_nothing_is_done(place, tmp_path):
+    done = place.run("rotate", "--if-due", TOKENRY_AUDIT_FILE=str(tmp_path / "nowhere/audit.jsonl"))
+    assert (done.exit_code, "nothing was done" in done.output) == (2, True)
+    assert not (place.folder / "keys").exists()
