@@ -192,6 +192,7 @@ def perform(
         try:
             run.well_before()
             plan.perform(run)
+            run.wait("see that it stays so", hold / 2)
         except (DrillBroken, ServiceFailed) as error:
             faults.append(str(error).partition("\n")[0])
             say(f"✗ {faults[0]}")

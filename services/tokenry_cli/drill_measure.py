@@ -232,7 +232,8 @@ def _at(name: str, samples: Sequence[Sample], history: History) -> AtValidator:
         wrongly_accepted=sum(_is_wrong_yes(sample, history) for sample in accepted),
         wrongly_refused=sum(_is_wrong_no(sample, history) for sample in refused),
         unavailable=sum(sample.verdict is Verdict.UNAVAILABLE for sample in samples),
-        longest_gap=longest_gap(samples),
+        # What was dead before is refused also by those that can tell nothing else.
+        longest_gap=longest_gap(sample for sample in samples if sample.token not in history.dead),
         asked=len(samples),
     )  # fmt: skip
 

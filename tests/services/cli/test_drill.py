@@ -150,6 +150,11 @@ def test_a_gap_lasts_from_one_answer_to_the_next():
     assert longest_gap([at(1, NOTHING), at(4, NOTHING)]) == 3.5
 
 
+def test_a_no_to_what_was_dead_before_ends_no_gap():
+    (found,) = measured(at(0, YES), at(1, NOTHING), at(2, NO, DEAD), at(8, NO)).validators
+    assert found.longest_gap == 8.0
+
+
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
