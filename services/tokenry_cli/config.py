@@ -159,7 +159,7 @@ def schema_of(cls: type[ServiceSettings], role: str) -> dict[str, Any]:
         "title": f"Environment of tokenry serve {role}",
         "type": "object",
         "properties": properties,
-        "allOf": required,
+        **({"allOf": required} if required else {}),
         "additionalProperties": True,
     }
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _DEADLINE_SECONDS = 10.0  # a person waits; a service that takes longer is down for them
 _BATCH_SECONDS = 120.0  # for ten thousand lines, also when none of them is a mere id
 _MAX_ANSWER_BYTES = 1 << 20
+_MAX_LIST_BYTES = 256 << 20  # a million single tokens in JSON
 
 
 class Refused(TokenryError):
@@ -169,7 +170,8 @@ class Platform:
             FetchFailed: The service did not answer, or with something else.
         """
         headers = self.bearer() if bearer is None else bearer
-        response = self.get(f"{self.context.revocation_url()}/revocations/snapshot", headers=headers)
+        url = f"{self.context.revocation_url()}/revocations/snapshot"
+        response = self._send("GET", url, None, None, headers, max_bytes=_MAX_LIST_BYTES)
         if response.status != HTTPStatus.OK:
             raise Refused("the list", response)
         try:
@@ -230,6 +232,7 @@ class Platform:
         headers: Mapping[str, str],
         *,
         deadline_seconds: float = _DEADLINE_SECONDS,
+        max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> Response:
         fields = {**headers, "Accept": "application/json"}
         if content_type:
@@ -241,7 +244,7 @@ class Platform:
             headers=fields,
             body=body,
             deadline_seconds=called.timeout or deadline_seconds,
-            max_bytes=_MAX_ANSWER_BYTES,
+            max_bytes=max_bytes,
         )
         response = self._fetcher.fetch(request)
         if called.verbose:

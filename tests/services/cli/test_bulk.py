@@ -158,3 +158,26 @@ def test_pauses_between_tries_grow():
 def test_slices_keep_every_line():
     lines = [f"{n}\n".encode() for n in range(25_001)]
     assert b"".join(b"".join(each) for each in slices(io.BytesIO(b"".join(lines)))) == b"".join(lines)
+
+
+def test_a_dry_run_reads_every_line_and_sends_none(tmp_path, platform, run):
+    file = tmp_path / "list"
+    file.write_text("\n".join([line(0), "", "no json", "[]"]) + "\n")
+    result = run("-f", file, "--dry-run", "-o", "json")
+    assert result.exit_code == 2
+    assert [failure["line"] for failure in json.loads(result.stdout)["failures"]] == [3, 4]
+    assert "nothing was revoked" in result.stderr
+    assert platform.sent == []
+
+
+def test_progress_is_said_in_lines_of_json_and_the_end_says_the_undo(tmp_path, platform, run):
+    file = tmp_path / "list"
+    file.write_text("\n".join(map(line, range(7))))
+    result = run("-f", file, "--progress", "json", "-o", "json")
+    events = [json.loads(text) for text in result.stderr.splitlines() if text.startswith("{")]
+    assert [(event["event"], event["done"], event["total"]) for event in events] == [
+        ("progress", 3, 7), ("progress", 6, 7), ("progress", 7, 7), ("end", 7, 7)
+    ]  # fmt: skip
+    assert "undo, one at a time: tokenry revoke undo ID" in result.stderr
+    assert len(json.loads(result.stdout)["parts"]) == 3
+    assert "{" not in run("-f", file, "--progress", "none", "-o", "name").stderr
