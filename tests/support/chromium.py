@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +38,7 @@ FLAGS = (
     "--hide-scrollbars",
 )
 ANSWER_SECONDS = 120  # a first page of a cold browser on a busy machine
+STALE_TRIES = 20
 MAX_PICTURE = 6000  # CSS pixels of a page that a picture shows
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the name of a reference in the W3C recommendation
 
@@ -119,6 +121,10 @@ def _run(*command: str, cwd: Path) -> None:
 
 class WebDriverError(Exception):
     """The driver refused a command; the text has its words."""
+
+
+class StaleElement(WebDriverError):
+    """The element is of a page, or of a part of one, that has gone."""
 
 
 class Browser:
@@ -210,7 +216,10 @@ class Browser:
 
     def text(self, selector: str = "body") -> str:
         """Return the text that a reader sees in the element."""
-        return str(self._call("GET", f"/element/{self.find(selector)}/text"))
+        for _ in range(STALE_TRIES):
+            with suppress(StaleElement):  # the page has refreshed a part of itself meanwhile
+                return str(self._call("GET", f"/element/{self.find(selector)}/text"))
+        raise WebDriverError(f"{selector} is replaced all the time")
 
     def type(self, selector: str, text: str) -> None:
         """Replace what is in a field by typing *text*."""
@@ -221,6 +230,20 @@ class Browser:
     def click(self, selector: str) -> None:
         """Click the element."""
         self._call("POST", f"/element/{self.find(selector)}/click", {})
+
+    def follow(self, selector: str) -> None:
+        """Click what leads to another page, and return when that has taken the place of this one."""
+        before = self.find("html")
+        self.click(selector)
+        end = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                self._call("GET", f"/element/{before}/name")
+            except StaleElement:
+                break  # it is of a page that has gone
+            assert time.monotonic() < end, f"{selector} led nowhere: {self.url}"
+            time.sleep(0.02)
+        self.find("body")
 
     def cookies(self) -> list[dict[str, Any]]:
         """Return the cookies of the page's site."""
@@ -278,10 +301,11 @@ class Browser:
             with _open(request, timeout=ANSWER_SECONDS) as answer:
                 return json.load(answer)["value"]
         except HTTPError as error:
-            raise WebDriverError(error.read().decode(errors="replace")[:2000]) from None
+            said = error.read().decode(errors="replace")[:2000]
+            raise (StaleElement if "stale element" in said else WebDriverError)(said) from None
 
 
-__all__ = ["FLAGS", "Browser", "NoPackage", "Programs", "WebDriverError", "programs"]
+__all__ = ["FLAGS", "Browser", "NoPackage", "Programs", "StaleElement", "WebDriverError", "programs"]
 
 if __name__ == "__main__":  # fetch it beforehand
     print(programs(), os.linesep, end="")  # noqa: T201

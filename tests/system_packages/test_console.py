@@ -130,7 +130,7 @@ def processes_of_browsers(tmp_path):
 def log_in(browser, platform):
     browser.open(platform.url)
     browser.type("#token", platform.deployment.admin_token())
-    browser.click("button.primary")
+    browser.follow("button.primary")
     assert "Log out" in browser.text("header")
 
 
@@ -164,12 +164,12 @@ def test_an_incident_from_login_to_enforced_everywhere(platform, processes_of_br
         browser.type("[name=value0]", "demo")
         browser.type("[name=reason]", "leak")
         browser.type("[name=ticket]", "SEC-481")
-        browser.click("#new button.primary")
+        browser.follow("#new button.primary")
         assert "Would revoke sub = demo" in browser.text("#preview")
         assert platform.deployment.tokeninfo(leaked) == 200  # nothing is revoked yet
         browser.screenshot(SHOTS / "preview-light-1440.png")
         browser.type("#preview [name=typed]", "demo")
-        browser.click("#preview .danger")
+        browser.follow("#preview .danger")
         # 4. the curve fills by itself, but for the one that stands still
         browser.wait(lambda: "/propagation?id=" in browser.url, seconds=20)
         browser.wait(lambda: reached(browser) == (5, 6), seconds=60, what="five of six")
@@ -185,13 +185,13 @@ def test_an_incident_from_login_to_enforced_everywhere(platform, processes_of_br
         # 5. the chain of who did what is whole
         browser.open(platform.url + "/audit")
         assert "SEC-481" in browser.text("table.rows")
-        browser.click("form[action='/audit/verify'] button")
+        browser.follow("form[action='/audit/verify'] button")
         assert "The chain holds" in browser.text()
         # 6. and a mistake can be taken back
         browser.open(platform.url + "/revocations")
-        browser.click("table.rows tbody a")
+        browser.follow("table.rows tbody a")
         browser.type("[name=typed]", "undo")
-        browser.click("button.danger")
+        browser.follow("button.danger")
         assert "Taken back" in browser.text()
         assert complaints(browser) == []
 
@@ -231,11 +231,11 @@ def test_inspect_decodes_in_the_browser_and_sends_nothing_but_the_id(platform, p
         assert "It expires in" in browser.text("#verdict")
         assert browser.run("return performance.getEntriesByType('resource').length") == before
         browser.screenshot(SHOTS / "inspect-decoded-light-1440.png")
-        browser.click("form[action='/inspect'] button")
+        browser.follow("form[action='/inspect'] button")
         assert "is not revoked by its id" in browser.text()
         jti = browser.text("form[action='/inspect']") and browser.run("return document.getElementById('jti').value")
         assert platform.deployment.revoke_token(token).status == 201
-        browser.click("form[action='/inspect'] button")
+        browser.follow("form[action='/inspect'] button")
         assert f"{jti} is revoked" in browser.text()
         assert complaints(browser) == []
     assert token not in platform.console.output()
@@ -274,15 +274,15 @@ def test_everything_but_the_plots_works_without_javascript(platform, processes_o
         browser.open(platform.url + "/revocations")
         browser.click("[name=kind][value=jti]")
         browser.type("[name=jti]", "an-id-that-nobody-has")
-        browser.click("#new button.primary")
+        browser.follow("#new button.primary")
         browser.type("#preview [name=typed]", "one token")
-        browser.click("#preview .danger")
+        browser.follow("#preview .danger")
         assert "Stored: the token with the id an-id-that-nobody-has is revoked" in browser.text()
         browser.open(platform.url + "/inspect")
         browser.type("#jti", "an-id-that-nobody-has")
-        browser.click("form[action='/inspect'] button")
+        browser.follow("form[action='/inspect'] button")
         assert "an-id-that-nobody-has is revoked" in browser.text()
-        browser.click("form.who button")
+        browser.follow("form.who button")
         assert "Log in" in browser.text()
 
 
