@@ -104,6 +104,11 @@ class Deployment:
         path = self._folder.credentials / "realms" / "services" / "clients" / f"{client_id}.json"
         path.write_text(json.dumps({"client_id": client_id, **members}))
 
+    @property
+    def credentials_url(self) -> str:
+        """Return where the registry is, as TOKENRY_CREDENTIALS_URL says it."""
+        return self._folder.credentials.as_uri() + "/"
+
     # --- its life ---
 
     def start(self, *services: str, wait: bool = True) -> None:
