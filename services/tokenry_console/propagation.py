@@ -110,6 +110,21 @@ def curve(name: str, reached: Sequence[Reach]) -> Curve:
     return Curve(id=name, steps=tuple(steps), count=count, enforcing=len(seconds))
 
 
+def until_now(one: Curve, elapsed: float | None, *, target: float) -> tuple[tuple[float, float], ...]:
+    """
+    Return the steps of a curve that goes on, drawn up to now: what comes after nobody knows.
+
+    Args:
+        one: The curve.
+        elapsed: Seconds since the revocation; None when not known.
+        target: Seconds by which all are expected: of an old one not much more than that is of interest.
+    """
+    last, share = one.steps[-1]
+    if elapsed is None or elapsed <= last:
+        return one.steps
+    return (*one.steps, (min(elapsed, max(1.2 * target, 1.2 * last)), share))
+
+
 def percentile(reached: Sequence[Reach], percent: int) -> float | None:
     """Return the seconds within which *percent* of those that enforce it did (nearest rank); None for none."""
     ranked = sorted(each.seconds for each in reached if each.seconds is not None)

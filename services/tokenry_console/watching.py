@@ -16,7 +16,7 @@ from tokenry_console.backends import MAX_LIST_BYTES, BackendError
 from tokenry_console.exposition import SERVER_ERRORS
 from tokenry_console.pictures import reach_strip, strip
 from tokenry_console.plots import Plot
-from tokenry_console.propagation import curve, percentile
+from tokenry_console.propagation import curve, percentile, until_now
 from tokenry_console.views import NOT_KNOWN, STALE_SECONDS, moment
 from tokenry_console.wording import duration
 
@@ -126,7 +126,8 @@ class Watching:
         found: Sequence[Reach] = () if reached is None or reached.value is None else reached.value
         current = curve(wanted, found)
         earlier = await ask.earlier(known, but=wanted)
-        plots = [*self._curves(current, earlier, found), *plots]
+        elapsed = None if one.value is None or one.value.at is None else max(0.0, self._site.now - one.value.at)
+        plots = [*self._curves(current, earlier, found, elapsed=elapsed), *plots]
         return self._site.show(
             request,
             visit,
@@ -148,12 +149,15 @@ class Watching:
         one = await ask.revocation(name)
         return one if held is None or held.at is None else replace(one, at=held.at)
 
-    def _curves(self, current: Curve, earlier: Sequence[Curve], found: Sequence[Reach]) -> list[Plot]:
+    def _curves(
+        self, current: Curve, earlier: Sequence[Curve], found: Sequence[Reach], *, elapsed: float | None
+    ) -> list[Plot]:
         settings = self._site.parts.settings
         rows: list[list[float | str | None]] = []
         for index, each in enumerate((current, *earlier)):
             name = "this one" if index == 0 else each.id
-            rows += [[name, round(seconds, 3), round(100 * part, 2)] for seconds, part in each.steps]
+            steps = until_now(current, elapsed, target=settings.propagation_target) if index == 0 else each.steps
+            rows += [[name, round(seconds, 3), round(100 * part, 2)] for seconds, part in steps]
         target = settings.propagation_target
         marks = dict.fromkeys(((30.0, "30 s"), (target, f"target {target:g} s")))
         return [

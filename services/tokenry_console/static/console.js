@@ -21,7 +21,7 @@
     return { names: names.slice(1), data: names.map((_, index) => rows.map((row) => number(row[index]))) };
   }
 
-  // A row a step of some line: name, x, y. Lines hold their value until their next step.
+  // A row a step of some line: name, x, y. Lines hold their value until their next step, and end with the last one.
   function long({ rows }) {
     const lines = new Map();
     for (const [name, x, y] of rows) {
@@ -33,7 +33,9 @@
     const data = [xs];
     for (const steps of lines.values()) {
       let at = 0, held = null;
+      const until = steps.length ? steps[steps.length - 1][0] : 0; // nobody knows what comes after
       data.push(xs.map((x) => {
+        if (x > until) return null;
         while (at < steps.length && steps[at][0] <= x) held = steps[at++][1];
         return held;
       }));

@@ -9,7 +9,7 @@ from tokenry.errors import ProtocolError
 from tokenry_console.exposition import MAX_SERIES, POLLS, SERVER_ERRORS, Reading, read_exposition
 from tokenry_console.history import MAX_KEYS, History, quantile
 from tokenry_console.plots import Plot, as_csv
-from tokenry_console.propagation import MAX_STEPS, Reach, curve, percentile
+from tokenry_console.propagation import MAX_STEPS, Reach, curve, percentile, until_now
 from tokenry_console.wording import ago, duration, quantity, share
 
 A, B = "https://a.example/metrics", "https://b.example/metrics"
@@ -175,6 +175,14 @@ def test_a_curve_rises_to_the_share_that_enforces_it():
     assert (found.count, found.enforcing, found.is_complete) == (4, 3, False)
     assert curve("r", reaches(1.0)).is_complete
     assert not curve("r", []).is_complete  # nobody was heard of, so nobody can say
+
+
+def test_a_curve_that_goes_on_ends_now():
+    half = curve("r", reaches(1.0, None))
+    assert until_now(half, 2.5, target=31.0) == ((0.0, 0.0), (1.0, 0.5), (2.5, 0.5))
+    assert until_now(half, 9000.0, target=30.0)[-1] == (36.0, 0.5)
+    assert until_now(half, None, target=30.0) == half.steps
+    assert until_now(half, 0.5, target=30.0) == half.steps  # the clocks differ
 
 
 def test_a_long_curve_keeps_its_ends():
