@@ -72,19 +72,25 @@ CREATE TABLE remembered (
 CREATE INDEX remembered_by_end ON remembered (expires_at);
 CREATE TABLE store (epoch INTEGER NOT NULL) STRICT;
 """
+# What later releases add, in their order: each statement is of the form `CREATE … IF NOT EXISTS`, and an older release
+# works beside it. So the version stays; what an older release could not work with takes a new version.
+ADDED: Final[tuple[str, ...]] = ()
 _IN_FORCE = "(in_force_until IS NULL OR in_force_until > ?)"
 _RECORD = "SELECT id, body, in_force_until, position FROM log"
 # Keys and members share a table; no group has an empty name.
 _NO_GROUP = ""
 
 
-def create_schema(path: Path, *, now: float) -> int:
+def create_schema(path: Path, *, now: float, added: Sequence[str] = ADDED) -> int:
     """
-    Make the store's file with its tables, and return the store's epoch; harmless when it is there.
+    Make the store's file with its tables, or add to them, and return the store's epoch; harmless when all is there.
+
+    It is one transaction: interrupted, it has not happened.
 
     Args:
         path: The file; its folder exists, and only this platform's user may write there.
         now: Unix seconds; the epoch of a new store.
+        added: What this release adds to the first one.
 
     Raises:
         StoreUnavailable: The file cannot be made, is no store, or is one of another version.
@@ -93,24 +99,28 @@ def create_schema(path: Path, *, now: float) -> int:
         # Before SQLite does, and for the owner only: its companions (-wal, -shm) take over the mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with contextlib.closing(_connect(path)) as connection:
-            _create_tables(connection, epoch=int(now))
+            _create_tables(connection, epoch=int(now), added=added)
             return _check_schema(connection, path)
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"cannot create the store {path}: {error}") from error
 
 
-def _create_tables(connection: sqlite3.Connection, *, epoch: int) -> None:
+def _create_tables(connection: sqlite3.Connection, *, epoch: int, added: Sequence[str]) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     with _transaction_end(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version or tables:
-            return
-        for statement in _SCHEMA.split(";\n"):
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if not version and not tables:
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute("INSERT INTO store (epoch) VALUES (?)", (epoch,))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif application != APPLICATION_ID or version != SCHEMA_VERSION:
+            return  # not ours to add to; what it is instead is said by the check that follows
+        for statement in added:
             connection.execute(statement)
-        connection.execute("INSERT INTO store (epoch) VALUES (?)", (epoch,))
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:

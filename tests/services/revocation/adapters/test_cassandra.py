@@ -366,6 +366,40 @@ async def test_a_keyspace_is_created_filled_and_described(cassandra: CassandraEn
         await asyncio.to_thread(cluster.shutdown)
 
 
+async def test_a_schema_that_was_interrupted_anywhere_is_finished_by_the_next_run(cassandra: CassandraEndpoint) -> None:
+    """As an older release leaves it, too: one that knew fewer tables."""
+    options = cassandra_options(cassandra, f"test_{uuid.uuid4().hex[:12]}")
+    cluster, session = await asyncio.to_thread(connect_cluster, options)
+
+    async def create(now: float) -> int:
+        return await cassandra_schema.create_schema(
+            options, replication={"datacenter1": 1}, retention_seconds=3600, now=now
+        )
+
+    try:
+        assert await create(1_000) == 1_000
+        # What an interruption leaves: the last tables are missing, and the row that says what the store is.
+        for table in ("remembered_members", "remembered", "lasting"):
+            await execute(session, f"DROP TABLE {options.keyspace}.{table}")
+        await execute(session, f"TRUNCATE {options.keyspace}.store")
+        with pytest.raises(StoreUnavailable, match="run `tokenry serve revocation --create-schema`"):
+            await CassandraStore.open(options, clock=SystemClock())
+        assert await create(2_000) == 2_000  # nobody could have used it: it begins now
+        assert await create(3_000) == 2_000
+        store = await CassandraStore.open(options, clock=SystemClock())
+        await store.append(record := new_record())
+        assert await store.get(record.id) is not None
+        # And what an older release leaves: all that it knew, and a description. What it had is there.
+        await execute(session, f"DROP TABLE {options.keyspace}.remembered_members")
+        assert await create(4_000) == 2_000
+        await store.remember_member("group", "name", b"value", ttl_seconds=60)
+        assert {each.id for each in (await store.read(None)).records} == {record.id}
+        await store.close()
+    finally:
+        await execute(session, f"DROP KEYSPACE IF EXISTS {options.keyspace}")
+        await asyncio.to_thread(cluster.shutdown)
+
+
 async def execute(session: Any, statement: str) -> None:
     await asyncio.to_thread(session.execute, statement, timeout=60)
 

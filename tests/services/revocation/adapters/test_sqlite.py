@@ -1,6 +1,7 @@
 """What the SQLite store promises beyond the contract suite: sudden death, several processes, a full disk."""
 
 import asyncio
+import contextlib
 import signal
 import sqlite3
 import stat
@@ -215,6 +216,56 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, clock: Fake
 
 def test_creating_it_again_keeps_epoch_and_records(path: Path, clock: FakeClock) -> None:
     assert sqlite.create_schema(path, now=clock.now() + 1000) == int(clock.now())
+
+
+NEWER = (
+    "CREATE TABLE IF NOT EXISTS of_a_newer_release (a TEXT) STRICT",
+    "CREATE INDEX IF NOT EXISTS newer ON log (body)",
+)
+
+
+def names_in(path: Path) -> set[str]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+
+
+async def test_two_releases_in_a_row_add_to_a_store_and_the_older_one_works_beside_them(
+    path: Path, clock: FakeClock
+) -> None:
+    older = await SqliteStore.open(path, clock=clock)
+    await older.append(record := StoredRecord(id="a", body=b"{}", in_force_until=None))
+    for added in (NEWER[:1], NEWER, NEWER, ()):  # the second release, the third, once more, and back
+        assert sqlite.create_schema(path, now=clock.now() + 1000, added=added) == int(clock.now())
+        assert [each.id for each in (await older.read(None)).records] == [record.id]
+    assert {"of_a_newer_release", "newer"} <= names_in(path)
+    await older.append(StoredRecord(id="b", body=b"{}", in_force_until=None))
+    await older.close()
+    reopened = await SqliteStore.open(path, clock=clock)
+    assert {each.id for each in (await reopened.read(None)).records} == {"a", "b"}
+    await reopened.close()
+
+
+def test_a_release_that_is_interrupted_has_added_nothing_and_adds_all_the_next_time(
+    path: Path, clock: FakeClock
+) -> None:
+    before = names_in(path)
+    with pytest.raises(StoreUnavailable, match="cannot create"):
+        sqlite.create_schema(path, now=clock.now(), added=(*NEWER, "CREATE INDEX IF NOT EXISTS x ON nowhere (a)"))
+    assert names_in(path) == before
+    sqlite.create_schema(path, now=clock.now(), added=NEWER)
+    assert names_in(path) - before == {"of_a_newer_release", "newer"}
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA user_version = 9", "PRAGMA application_id = 1"])
+def test_nothing_is_added_to_what_is_of_another_version_or_of_somebody_else(
+    path: Path, clock: FakeClock, statement: str
+) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    before = names_in(path)
+    with pytest.raises(StoreUnavailable):
+        sqlite.create_schema(path, now=clock.now(), added=NEWER)
+    assert names_in(path) == before
 
 
 def test_a_later_store_has_a_higher_epoch(tmp_path: Path) -> None:
