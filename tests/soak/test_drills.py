@@ -5,6 +5,7 @@ The reports lie in build/drills.
 """
 
 import json
+import signal
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -168,6 +169,33 @@ def test_an_issuer_whose_clock_is_off_harms_nobody(tmp_path: Path) -> None:
     folder = DevFolder(tmp_path / "dev")
     with folder.locked(), WithClocks(folder) as stage:
         drilled(Scenario.CLOCK_SKEW, stage)
+
+
+@pytest.mark.processes
+def test_an_interrupted_drill_mends_what_it_had_broken_and_still_reports(processes: Processes, tmp_path: Path) -> None:
+    done = processes.start(
+        "drill",
+        [
+            TOKENRY,
+            "drill",
+            "s3-down",
+            "--hold",
+            "600",
+            "--folder",
+            str(tmp_path / "dev"),
+            "--report-folder",
+            str(tmp_path),
+        ],
+    )
+    credentials = tmp_path / "dev" / "credentials"
+    done.wait_until(lambda: "tokens are issued from memory" in done.output(), seconds=120)
+    assert not credentials.exists()
+    done.send_signal(signal.SIGINT)
+    assert done.wait(seconds=60) == 130, done.output()
+    assert credentials.is_dir()
+    (path,) = tmp_path.glob("*.json")
+    report = json.loads(path.read_bytes())
+    assert report["findings"][0] == "interrupted"
 
 
 def test_every_scenario_is_drilled_here() -> None:
