@@ -19,6 +19,7 @@ from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.explaining import explain
 from tokenry_cli.output import ExitCode, Format, escape, fail, people, print_table, relative, show, span
+from tokenry_cli.plan_b_import import import_
 from tokenry_cli.platform import Platform, Refused
 from tokenry_cli.progress import ProgressForm, ProgressOption
 from tokenry_cli.token import ContextFile, Output, TokenArgument, read_argument
@@ -196,6 +197,7 @@ def all_(
 
 
 app.command("bulk")(bulk)
+app.command("import")(import_)
 
 
 @app.command("list")

@@ -39,8 +39,8 @@ LEAVES = dict(leaves())
 WRITING = {
     "admin restore", "admin restore-revocations", "client apply", "client create", "client disable", "client enable",
     "client import", "client rotate-secret", "context add", "context remove", "context use", "keys publish",
-    "keys retire", "keys rotate", "revoke all", "revoke approve", "revoke bulk", "revoke claim", "revoke key",
-    "revoke token", "revoke undo",
+    "keys retire", "keys rotate", "revoke all", "revoke approve", "revoke bulk", "revoke claim", "revoke import",
+    "revoke key", "revoke token", "revoke undo",
 }  # fmt: skip
 # These write as well, and have nothing that could be tried first: files of this machine that are named on the command
 # line and never overwritten, what is run again without harm, and measurements that leave one revoked token.
@@ -273,6 +273,7 @@ def test_every_writing_command_has_a_test_of_its_undo():
         "test_registry_rehearsals.py": {"client import", "admin restore", "admin restore-revocations"},
         "test_keys.py": {"keys rotate", "keys publish", "keys retire"},
         "test_bulk.py": {"revoke bulk"},
+        "test_plan_b_import.py": {"revoke import"},
         "test_contexts.py": {"context add", "context use", "context remove"},
     }
     assert here.union(*there.values()) == WRITING
