@@ -23,7 +23,7 @@ from tokenry_cli.output import ExitCode, Format, data, fail, people
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PANEL: Final = "Everywhere"
+PANEL: Final = "Everywhere"
 _OUTPUT: Final = Annotated[
     str | None,
     typer.Option("--output", "-o", metavar=FORMS, envvar="TOKENRY_OUTPUT", help="Form of the data. Default: table."),
@@ -37,24 +37,24 @@ _CONTEXT: Final = Annotated[
 ]  # fmt: skip
 # Name of the parameter, and what typer is told of it.
 _SHARED: Final[dict[str, Any]] = {
-    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel=_PANEL)],
+    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel=PANEL)],
     "yes_on": Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Do not ask, on this context: for protected ones.", rich_help_panel=_PANEL),
+        typer.Option(metavar="NAME", help="Do not ask, on this context: for protected ones.", rich_help_panel=PANEL),
     ],
     "no_input": Annotated[
-        bool, typer.Option("--no-input", help="Ask nothing: end with 2 instead.", rich_help_panel=_PANEL)
+        bool, typer.Option("--no-input", help="Ask nothing: end with 2 instead.", rich_help_panel=PANEL)
     ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only data and errors.", rich_help_panel=_PANEL)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only data and errors.", rich_help_panel=PANEL)],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show each request on standard error.", rich_help_panel=_PANEL)
+        bool, typer.Option("--verbose", "-v", help="Show each request on standard error.", rich_help_panel=PANEL)
     ],
     "no_color": Annotated[
-        bool, typer.Option("--no-color", help="No colours, as with NO_COLOR.", rich_help_panel=_PANEL)
+        bool, typer.Option("--no-color", help="No colours, as with NO_COLOR.", rich_help_panel=PANEL)
     ],
     "timeout": Annotated[
         float | None,
-        typer.Option(min=0.1, max=600, metavar="SECONDS", help="For each request.", rich_help_panel=_PANEL),
+        typer.Option(min=0.1, max=600, metavar="SECONDS", help="For each request.", rich_help_panel=PANEL),
     ],
 }
 _DEFAULTS: Final = {"yes_on": None, "timeout": None}

@@ -79,7 +79,7 @@ def load(name: str) -> TyperCommand | TyperGroup:
     if entry.attribute is None:
         found = get_group(module.app)
     elif entry.shares:
-        app = App()
+        app = App(add_completion=False)
         app.command(name)(getattr(module, entry.attribute))
         found = get_command(app)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -175,6 +176,10 @@ def write_document(document: Any, *, form: Form) -> None:  # noqa: ANN401 -- any
     sys.stdout.write(text)
 
 
+_SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MAX_DIGITS: Final = 12
+_CLOCKS_DIFFER_SECONDS: Final = 60
 _IDS: Final = ("id", "kid", "name", "client_id", "username", "instance", "job", "check", "path")
 
 
@@ -217,6 +222,31 @@ def moment(seconds: float) -> str:
     whole = isinstance(seconds, int) or seconds.is_integer()
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds" if whole else "milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def parse_moment(text: str, *, now: float) -> int:
+    """
+    Return the Unix second that *text* names: `now`, a span such as `2h` for so long ago, RFC 3339, or Unix seconds.
+
+    Raises:
+        ValueError: It names none, or one in the future.
+    """
+    if text == "now":
+        return int(now)
+    if span := _SPAN.fullmatch(text):
+        return int(now) - int(span[1]) * _SECONDS[span[2]]
+    if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS:
+        named = int(text)
+    else:
+        try:
+            moment_ = datetime.fromisoformat(text)
+        except ValueError:
+            fault = f"{text[:40]!r} is no moment; such as now, 2h (ago), 2026-11-21T18:00Z, or Unix seconds"
+            raise ValueError(fault) from None
+        named = int((moment_ if moment_.tzinfo else moment_.replace(tzinfo=UTC)).timestamp())
+    if named > now + _CLOCKS_DIFFER_SECONDS:
+        raise ValueError(f"{text[:40]!r} lies in the future: only tokens that were issued can be revoked")
+    return named
 
 
 def when(seconds: float, *, now: float) -> str:

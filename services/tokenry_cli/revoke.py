@@ -18,7 +18,7 @@ from tokenry_cli.bulk import bulk
 from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.explaining import explain
-from tokenry_cli.output import ExitCode, Format, escape, fail, people, print_table, relative, show, span
+from tokenry_cli.output import ExitCode, Format, escape, fail, parse_moment, people, print_table, relative, show, span
 from tokenry_cli.plan_b_import import import_
 from tokenry_cli.platform import Platform, Refused
 from tokenry_cli.progress import ProgressForm, ProgressOption
@@ -40,6 +40,14 @@ Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log (at
 Ticket = Annotated[str | None, typer.Option(help="Ticket of the incident; kept in the audit log.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be hit.")]
 Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
+IssuedBefore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MOMENT",
+        help="Tokens issued earlier are hit: 2h (so long ago), 2026-11-21T18:00Z, Unix seconds. Default: now, with the "
+        "clocks' bound.",
+    ),
+]
 Wait = Annotated[
     float | None,
     typer.Option(
@@ -156,17 +164,14 @@ def token(
 @_posting("CLAIM")
 def claim(
     claims: Annotated[list[str], typer.Argument(help="name=value; with several, a token must carry them all.")],
-    issued_before: Annotated[
-        int | None,
-        typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now, with the clocks' bound."),
-    ] = None,
+    issued_before: IssuedBefore = None,
     dry_run: DryRun = False,
 ) -> dict[str, Any]:
     """Revoke every token that carries these claims, such as sub=basket."""
     member: dict[str, Any] = {"claims": _pairs(claims)}
     if not dry_run:
         confirm_if_protected(f"Every token with {' and '.join(claims)} will be refused")
-    return member if issued_before is None else {**member, "issued_before": issued_before}
+    return member | _cut(issued_before)
 
 
 @app.command("key", cls=_Waiting)
@@ -184,16 +189,14 @@ def key(
 @app.command("all", cls=_Waiting)
 @_posting("GLOBAL")
 def all_(
-    issued_before: Annotated[
-        int | None, typer.Option(help="Unix seconds; tokens issued earlier are hit. Default: now.")
-    ] = None,
+    issued_before: IssuedBefore = None,
     dry_run: DryRun = False,
 ) -> dict[str, Any]:
     """Revoke every token of the platform."""
     if not dry_run:
         confirm("Every token of the platform will be refused. Type all to confirm", "all")
     member: dict[str, Any] = {"confirm": True}
-    return member if issued_before is None else {**member, "issued_before": issued_before}
+    return member | _cut(issued_before)
 
 
 app.command("bulk")(bulk)
@@ -280,6 +283,15 @@ def listed(document: ListDocument) -> list[dict[str, Any]]:
         )  # fmt: skip
         row["kinds"].append(entry.kind.value)
     return sorted(rows.values(), key=lambda row: (row["in_force_until"] is not None, row["in_force_until"] or 0))
+
+
+def _cut(text: str | None) -> dict[str, int]:
+    if text in {None, "now"}:
+        return {}  # the service's own now, with the clocks' bound
+    try:
+        return {"issued_before": parse_moment(str(text), now=time.time())}
+    except ValueError as error:
+        fail(f"--issued-before: {error}", code=ExitCode.USAGE)
 
 
 def _pairs(claims: list[str]) -> dict[str, str]:

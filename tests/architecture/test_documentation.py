@@ -18,8 +18,12 @@ def pages() -> Mapping[Path, str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/settings.md", "docs/metrics.md", "docs/endpoints.md", "docs/standards.md", "ARCHITECTURE.md"]
-)
+    "name",
+    [
+        "docs/settings.md", "docs/metrics.md", "docs/endpoints.md", "docs/commands.md", "docs/standards.md",
+        "ARCHITECTURE.md",
+    ],
+)  # fmt: skip
 def test_the_pages_made_from_the_code_are_up_to_date(pages: Mapping[Path, str], name: str) -> None:
     path = documentation.ROOT / name
     assert path.read_text() == pages[path], f"{name} is out of date: run `make docs`"

@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from tests.support.commands_page import commands_page
 from tests.support.rules import rules_page
 from tokenry.serving.keys import METRICS
 from tokenry.serving.settings import ServiceSettings, describe
@@ -183,6 +184,7 @@ def pages() -> dict[Path, str]:
             {role: app[METRICS].registry for role, app in applications().items()}
         ),
         ROOT / "docs" / "endpoints.md": endpoints_page(openapi_documents()),
+        ROOT / "docs" / "commands.md": commands_page(),
         architecture: replaced(architecture.read_text(), "map", module_map()),
         standards: replaced(standards.read_text(), "rules", rules_page(ROOT / "tests")),
     }

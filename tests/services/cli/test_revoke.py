@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from tokenry.revocation.documents import ListDocument
 from tokenry.revocation.entries import Entry, Kind
 from tokenry_cli.__main__ import app
-from tokenry_cli.output import span
+from tokenry_cli.output import parse_moment, span
 from tokenry_cli.revoke import denied, listed
 from tokenry_cli.validators import furthest_behind_first, is_late
 
@@ -95,3 +95,26 @@ def test_a_span_of_time_is_said_in_its_unit():
     assert [span(seconds) for seconds in (5, 119, 120, 7199, 7200, 172_800)] == [
         "5 s", "119 s", "2 min", "120 min", "2 h", "2 d"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "second"),
+    [
+        ("now", NOW), ("2h", NOW - 7200), ("90s", NOW - 90), (str(NOW - 5), NOW - 5), ("2027-01-15T07:00Z", NOW - 3600),
+        ("2027-01-15T08:00:00+01:00", NOW - 3600), ("2027-01-15T07:00", NOW - 3600),
+    ],
+)  # fmt: skip
+def test_a_moment_can_be_said_in_several_ways(text, second):
+    assert parse_moment(text, now=NOW + 0.5) == second
+
+
+@pytest.mark.parametrize("text", ["", "tomorrow", "-2h", "2027-01-16T00:00Z", "9" * 30, str(NOW + 3600)])
+def test_what_is_no_moment_or_one_to_come_is_refused(text):
+    with pytest.raises(ValueError, match=r"no moment|in the future"):
+        parse_moment(text, now=NOW)
+
+
+def test_a_wrong_moment_is_a_mistake_of_use(run):
+    result = run("claim", "sub=x", "--issued-before", "soon")
+    assert result.exit_code == 2
+    assert "2h" in result.stderr
