@@ -56,12 +56,13 @@ class PlanB:
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
         return self._model.refuses(token, claims)
 
+    def key_set(self):
+        return self._json(200, {"keys": [self._key.public.to_jwk() | {"kid": KID}]})
+
     def _answer(self, request):
         path = urlsplit(request.url).path
         if path == "/oauth2/access_token":
             return self._mint(request)
-        if path == "/oauth2/connect/keys":
-            return self._json(200, {"keys": [self._key.public.to_jwk() | {"kid": KID}]})
         return self._judge(request.headers.get("Authorization", "").removeprefix("Bearer "))
 
     def _mint(self, request):
@@ -118,12 +119,14 @@ def places(tmp_path):
     deployment.use_folder()
     deployment.use_sqlite()
     plan_b = PlanB(deployment.identities.salt)
-    trusted = [{"issuer": plan_b.url, "jwks_uri": f"{plan_b.url}/oauth2/connect/keys", "max_token_lifetime": 3600,
+    keys = LoopbackServer(lambda _request: plan_b.key_set())  # a copy of its public keys, which outlives it
+    trusted = [{"issuer": plan_b.url, "jwks_uri": f"{keys.url}/plan-b.json", "max_token_lifetime": 3600,
                 "accept_untyped": True}]  # fmt: skip
     deployment.add_environment("tokeninfo", {"TOKENRY_TRUSTED_ISSUERS": json.dumps(trusted)})
     deployment.add_environment("revocation", {"TOKENRY_TRUSTED_ISSUERS": plan_b.url})
     yield plan_b, deployment, tmp_path
     processes.end()
+    keys.close()
     plan_b.close()
 
 
@@ -185,6 +188,14 @@ def test_applications_move_one_by_one_and_nobody_is_refused(places):
         json.loads(base64.urlsafe_b64decode(each.tokens[-1].split(".")[1] + "=="))["iss"] for each in applications
     }
     assert issuers == {deployment.url("issuer", "")}
+    assert judged(ours, leaked)[0] == 401
+
+    # Plan B's provider ends; what it has issued is good until it expires, also where nobody has its keys yet.
+    plan_b.close()
+    deployment.stop("tokeninfo")
+    deployment.start("tokeninfo")
+    for each in applications:
+        until(lambda tokens=each.tokens: all(judged(ours, token)[0] == 200 for token in tokens), seconds=31)
     assert judged(ours, leaked)[0] == 401
 
     # A revocation by claims hits the tokens of both issuers at whoever judges them; nobody else's.
