@@ -42,7 +42,8 @@ class Schedule:
         lasting: Seconds that a fault lasts, one of these.
         beyond: Seconds that some faults last that let lists get old: more than the refuse age.
         names: Which faults, by the names of `Nemesis.faults`; empty: all.
-        once: Every one of them once (in this order, where they are named) before any is drawn by chance.
+        once: Every one of them once (in this order, where they are named) before any is drawn by chance, however long
+            that takes.
     """
 
     calm: float
@@ -121,15 +122,17 @@ class Nemesis:
         first = first if schedule.once else []
         for breaking, calm in schedule.phases:
             until = self._driver.now() + breaking
-            while until - self._driver.now() > 2.0:
+            while first or until - self._driver.now() > 2.0:
                 while len(self._tasks) >= schedule.at_once:
                     await self._one_ends()
-                if (left := until - self._driver.now()) <= 2.0:
+                left = until - self._driver.now()
+                if not first and left <= 2.0:
                     break
                 name = first.pop(0) if first else self._random.choice(names)
-                seconds = min(self._random.choice(schedule.lasting) * self._random.uniform(0.8, 1.2), max(left, 4.0))
+                seconds = self._random.choice(schedule.lasting) * self._random.uniform(0.8, 1.2)
+                seconds = min(seconds, max(left, schedule.lasting[0]))
                 self._begin(self.faults[name](seconds))
-                await asyncio.sleep(min(left, self._random.expovariate(1 / schedule.between)))
+                await asyncio.sleep(max(0.0, min(left, self._random.expovariate(1 / schedule.between))))
             while self._tasks:
                 await self._one_ends()
             await asyncio.sleep(calm)

@@ -35,6 +35,7 @@ async def test_no_acknowledged_revocation_is_late_or_forgotten_whatever_breaks(
     run = Run(name="short", seed=11, schedule=SCHEDULE, load=LOAD, refuse_age=31.0)
     summary, report = await perform(run, tmp_path, endpoint=cassandra)
     assert report.clean, f"{report.text()}\n{summary.markdown()}"
+    assert {row.fault for row in summary.rows} >= set(FAULTS)
     # A clean run says nothing about what could not have been broken, nor one in which hardly anything happened.
     assert summary.total.acknowledged >= 100, summary.total
     for name in ("P0", "P1", "P4", "P5", "P6", "P7"):
