@@ -16,7 +16,7 @@ import pytest
 from tests.support.cassandra import CassandraCluster
 from tests.support.history_process import write_offset
 from tests.support.processes import Processes, base_environment
-from tests.system.conftest import TOKENRY
+from tests.system.conftest import TOKENRY, start_dev
 from tokenry_cli.dev_folder import DevFolder
 from tokenry_cli.drill import perform
 from tokenry_cli.drill_report import Report
@@ -169,6 +169,32 @@ def test_an_issuer_whose_clock_is_off_harms_nobody(tmp_path: Path) -> None:
     folder = DevFolder(tmp_path / "dev")
     with folder.locked(), WithClocks(folder) as stage:
         drilled(Scenario.CLOCK_SKEW, stage)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("scenario", [Scenario.SIGNING_KEY_LEAK, Scenario.CLIENT_SECRET_LEAK])
+def test_a_platform_that_is_named_is_drilled_by_commands_alone(
+    processes: Processes, tmp_path: Path, scenario: Scenario
+) -> None:
+    """With the operator's own rights on the registry of a platform that somebody else runs."""
+    running = start_dev(processes, tmp_path / "state")
+    folder = DevFolder(tmp_path / "state")
+    done = processes.start(
+        "drill-by-context",
+        [TOKENRY, "drill", scenario, "--context", str(tmp_path / "state.ready.json"), "--yes", "--hold", "3",
+         "--report-folder", str(tmp_path / "drills")],
+        env={
+            "TOKENRY_CREDENTIALS_URL": folder.credentials.as_uri() + "/",
+            "TOKENRY_ENVELOPE_KEY_FILE": str(folder.envelope_key),
+            "TOKENRY_ISSUER_METRICS_URLS": running.url("issuer", ""),
+            "TOKENRY_ENVIRONMENT": "dev",
+        },
+    )  # fmt: skip
+    assert done.wait(seconds=400) == 0, done.output()
+    (path,) = (tmp_path / "drills").glob("*.json")
+    report = json.loads(path.read_bytes())
+    assert report["platform"].startswith("the context ")
+    assert report["time_to_contain"] < 31
 
 
 @pytest.mark.processes
