@@ -21,6 +21,7 @@ TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGE
 SECTIONS = {  # folder to its name, in the order of the navigation
     "docs/library": "Use the library",
     "docs/operations": "Operate the platform",
+    "docs/operations/drill-reports": "Reports of drills",
     "docs/runbooks": "Runbooks",
     "docs": "Reference",
     "docs/adr": "Decisions",
