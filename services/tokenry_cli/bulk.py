@@ -89,6 +89,9 @@ def bulk(
             sink = None if failed_out is None else opened.enter_context(failed_out.open("wb"))
             reporter = opened.enter_context(Reporter("revoked", total=total, form=progress))
             stopped = _send_all(platform, source, name, tally, sink, reporter)
+    except KeyboardInterrupt:
+        people.print(f"{tally.accepted} of {tally.lines} lines that were sent are in force; the same again goes on")
+        raise
     except OSError as error:
         fail(str(error), code=ExitCode.USAGE, advice="name a file that is there and can be read")
     show(

@@ -181,3 +181,19 @@ def test_progress_is_said_in_lines_of_json_and_the_end_says_the_undo(tmp_path, p
     assert "undo, one at a time: tokenry revoke undo ID" in result.stderr
     assert len(json.loads(result.stdout)["parts"]) == 3
     assert "{" not in run("-f", file, "--progress", "none", "-o", "name").stderr
+
+
+def test_ctrl_c_says_what_is_in_force_and_ends_with_130(tmp_path, platform, run, monkeypatch):
+    file = tmp_path / "list"
+    file.write_text("\n".join(map(line, range(7))))
+
+    class Interrupted(platform):
+        def batch(self, lines, *, key):
+            if self.sent:
+                raise KeyboardInterrupt
+            return super().batch(lines, key=key)
+
+    monkeypatch.setattr(bulk_module, "Platform", Interrupted)
+    result = run("-f", file)
+    assert result.exit_code == 130
+    assert "3 of 3 lines that were sent are in force" in result.stderr

@@ -368,6 +368,31 @@ def test_a_request_takes_no_longer_than_was_said(platform):
     assert "doctor" in result.stderr
 
 
+@pytest.fixture
+def named(platform, tmp_path, monkeypatch):
+    """The same platform as the context `prod`."""
+    monkeypatch.setenv("TOKENRY_CONTEXTS", str(tmp_path / "contexts.json"))
+    (tmp_path / "secret").write_text("test-secret")
+    members = ("--client-id", "test-client", "--client-secret-file", str(tmp_path / "secret"))
+    urls = ("--issuer", platform.url, "--revocation", platform.server.url)
+    added = CliRunner().invoke(app, ["context", "add", "prod", *urls, *members])
+    assert added.exit_code == 0, added.output
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+def test_heads_of_tables_show_the_context_and_documents_do_not(platform, named):
+    platform.body = {"now": 1_800_000_000, "validators": []}
+    assert "context: prod" in named("validators", "list").stdout
+    assert json.loads(named("validators", "list", "-o", "json").stdout)["validators"] == []
+    platform.body = ANSWER
+    assert "context: prod" in named("revoke", "show", "rev-1").stdout
+
+
+def test_the_identity_of_the_context_is_sent_to_its_issuer(platform, named):
+    assert named("token", "get").exit_code == 0
+    assert platform.issuer.token_requests()
+
+
 # --- completion -----------------------------------------------------------------------------------------------
 
 
