@@ -16,7 +16,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from tests.support.documentation import SETTINGS
-from tests.support.platform import Deployment
+from tests.support.platform import SERVICES, Deployment
 from tests.support.processes import Processes, base_environment
 from tokenry.serving.settings import describe
 
@@ -141,7 +141,7 @@ def test_helm_test_passes_on_a_platform_and_fails_on_a_broken_one(tmp_path):
     deployment.use_sqlite()
     deployment.start()
     environ = {
-        **{f"SMOKE_{role.upper()}": deployment.url(role, "") for role in SETTINGS},
+        **{f"SMOKE_{role.upper()}": deployment.url(role, "") for role in SERVICES},
         "SMOKE_REALM": "/services",
         "SMOKE_CLIENT_ID": deployment.identities.client["client_id"],
         "SMOKE_CLIENT_SECRET": deployment.identities.client["client_secret"],
