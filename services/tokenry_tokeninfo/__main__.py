@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import structlog
 from tokenry.client.token_source import ClientCredentials
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
+from tokenry.serving.audit_chain import AuditChain
 from tokenry.serving.keys import METRICS
 from tokenry.serving.metrics import package_version
 from tokenry.serving.server import command
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.sources.events import OnEvent, SourceEvent
     from tokenry.sources.revocations import Bearer
+
+_RUN_BYTES = 4  # of an audit chain's name: no other run has it
 
 
 def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], web.Application]:
@@ -188,14 +193,20 @@ def _extension(settings: Settings, clock: Clock) -> ExtensionSource | None:
         key=settings.extend_key,
         fetcher=_fetcher(settings),
         clock=clock,
-        on_event=_audit_extension,
+        on_event=extension_audit(settings.instance or socket.gethostname(), clock=clock),
     )
 
 
-def _audit_extension(event: SourceEvent) -> None:
-    """Write down that somebody broke the glass, and who."""
-    if event.kind is EventKind.ALARM:
-        structlog.get_logger("tokenry.audit").error(event.reason, audit=True, detail=event.detail)
+def extension_audit(replica: str, *, clock: Clock) -> OnEvent:
+    """Return what writes down that somebody broke the glass, and who: as a chain of this run of *replica*."""
+    chain = AuditChain(f"{replica}.{secrets.token_hex(_RUN_BYTES)}")
+
+    def note(event: SourceEvent) -> None:
+        if event.kind is EventKind.ALARM:
+            record = chain.record(event.reason, {"detail": event.detail}, now=clock.now())
+            structlog.get_logger("tokenry.audit").error(record.pop("event"), audit=True, **record)
+
+    return note
 
 
 def _signed_list(settings: Settings, own: KeySource) -> SignedListPlace | None:
