@@ -23,7 +23,7 @@ from tokenry_admin.key_settings import KeySettings
 from tokenry_cli import healthcheck as health
 from tokenry_cli.app import App
 from tokenry_cli.client import save_backup
-from tokenry_cli.confirming import confirm
+from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.dev_folder import ADMIN_SCOPES, DEMO_SCOPES, REALM, write_private
 from tokenry_cli.environment import known_to
 from tokenry_cli.output import ExitCode, Format, data, fail, log_to_stderr, people, show
@@ -148,6 +148,8 @@ def restore(
             "not_in_the_file": len(difference.more), "the_same": difference.same, "written": 0,
         }  # fmt: skip
         if not dry_run:
+            if not force and difference.missing:
+                confirm_if_protected(f"{len(difference.missing)} objects will be brought back")
             if force and difference.differing:
                 count = len(difference.differing)
                 confirm(f"{count} objects will be what they were. Type {environment} to go on", environment, yes=yes)

@@ -22,7 +22,7 @@ from tokenry_admin.importing import read_lines, take_over
 from tokenry_admin.views import view
 from tokenry_cli.app import App
 from tokenry_cli.clients_file import FileRefused, read_clients_file
-from tokenry_cli.confirming import confirm
+from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.credentials import replace as replace_file
 from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, print_table, show
@@ -133,6 +133,8 @@ def create(
             fail("--audience is for clients", code=ExitCode.USAGE)
         members["audiences"] = sorted(set(audience))
     members |= {key: value for key, value in (("application", application), ("owner", owner)) if value}
+    if not dry_run:
+        confirm_if_protected(f"{name} will be created")
     with_registry(lambda registry: registry.editor.create(_key(realm, name, user=user), members), dry_run=dry_run)
     if dry_run:
         people.print(f"would create {escape(name)}; nothing was changed")
@@ -145,6 +147,8 @@ def create(
 @app.command("enable")
 def enable(realm: Realm, name: Name, user: IsUser = False, dry_run: DryRun = False) -> None:
     """Let a client authenticate again."""
+    if not dry_run:
+        confirm_if_protected(f"{name} will get tokens again")
     changed = _switch(realm, name, user=user, enabled=True, dry_run=dry_run)
     if dry_run:
         _say_dry(name, "enable", changed)
@@ -244,6 +248,7 @@ def rotate_secret(
     if dry_run:
         _say_rotation(realm, name, user=user, finish=finish)
         return
+    confirm_if_protected(f"{name} will get a new secret")
 
     async def act(registry: OpenRegistry) -> Rotated:
         key = _key(realm, name, user=user)
@@ -331,7 +336,9 @@ def apply(
     if dry_run or not todo:
         return
     deleted = [step.key for step in todo if step.action is Action.DELETE]
-    if deleted:
+    if not deleted:
+        confirm_if_protected(f"{len(todo)} will be written")
+    else:
         realms = " ".join(sorted({key.realm for key in deleted}))
         confirm(f"{len(deleted)} will be deleted, with their secrets. Type {realms} to go on", realms, yes=yes)
 
@@ -463,6 +470,8 @@ def import_(
     """Take over clients and users of Plan B with their bcrypt hashes; what is there already stays."""
     text = sys.stdin.buffer.read() if str(from_plan_b) == "-" else _read(from_plan_b)
     found, faults = read_lines(text.splitlines(), now=int(time.time()))
+    if found and not dry_run:
+        confirm_if_protected(f"{len(found)} will be imported")
 
     async def act(registry: OpenRegistry) -> tuple[int, int]:
         written = same = 0

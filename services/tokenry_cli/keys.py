@@ -23,7 +23,7 @@ from tokenry_admin.key_settings import KeySettings
 from tokenry_admin.key_store import NoCustody
 from tokenry_cli.app import App
 from tokenry_cli.auditing import audited, operator
-from tokenry_cli.confirming import confirm
+from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.environment import known_to
 from tokenry_cli.output import ExitCode, Format, escape, fail, log_to_stderr, people, print_table, show
@@ -158,6 +158,7 @@ def rotate(
     if dry_run:
         _rehearse(lambda actions: actions.rotate(use), kms=kms, live=live)
         return
+    confirm_if_protected("The next key will sign, and there is no undo")
     written = _run(lambda actions: actions.rotate(use), kms=kms, live=live)
     _report(written, output, live=live, nothing="a rotation is under way already: see tokenry keys list")
     people.print(
@@ -172,6 +173,7 @@ def publish(use: Use = KeyUse.TOKEN, kms: Kms = None, dry_run: DryRun = False, o
     if dry_run:
         _rehearse(lambda actions: actions.publish(use), kms=kms)
         return
+    confirm_if_protected("One more key will be published")
     written = _run(lambda actions: actions.publish(use), kms=kms)
     _report(written, output)
     people.print(f"Undo: tokenry keys retire {written[-1].kid}")

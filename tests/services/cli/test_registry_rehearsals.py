@@ -83,6 +83,52 @@ def test_a_rehearsal_is_refused_what_would_be_refused(begun):  # noqa: F811
     assert "the only standby" in result.output
 
 
+@pytest.fixture
+def protected(tmp_path, monkeypatch):
+    """A current context that is protected."""
+    path = tmp_path / "contexts.json"
+    members = {"issuer": "http://127.0.0.1:9", "protected": True}
+    path.write_text(json.dumps({"current": "prod", "contexts": {"prod": members}}))
+    path.chmod(0o600)
+    monkeypatch.setenv("TOKENRY_CONTEXTS", str(path))
+    return {"TOKENRY_CONTEXTS": str(path)}
+
+
+def test_a_protected_context_guards_the_registry(shell, protected):  # noqa: F811
+    imported = shell.folder / "plan-b.ndjson"
+    imported.write_text(json.dumps({"realm": "services", "client_id": "c", "secret_hash": weak_bcrypt("x")}))
+    shell.run("admin", "backup", shell.folder / "backup.tar")
+    shell.run("client", "create", "services", "gone", "--yes-on", "prod")
+    before = shell.snapshot()
+    for words in (
+        ("client", "create", "services", "new"), ("client", "enable", "services", "orders"),
+        ("client", "disable", "services", "orders"), ("client", "rotate-secret", "services", "orders", "--show-once"),
+        ("client", "apply", "-f", shell.write()), ("client", "import", "--from-plan-b", imported),
+    ):  # fmt: skip
+        for how in ((), ("--yes",), ("--yes-on", "staging")):
+            result = shell.run(*words, *how, code=2)
+            assert "nothing was changed" in result.stderr, words
+    assert shell.snapshot() == before
+    shell.run("client", "apply", "-f", shell.write(), "--yes-on", "prod")
+    assert shell.snapshot() != before
+    shell.client("orders", scopes=["other"])
+    (shell.root / "realms/services/clients/orders.json").unlink()
+    assert "--yes-on prod" in shell.run("admin", "restore", shell.folder / "backup.tar", code=2).stderr
+    shell.run("admin", "restore", shell.folder / "backup.tar", "--yes-on", "prod")
+    assert (shell.root / "realms/services/clients/orders.json").exists()
+
+
+@pytest.mark.parametrize("words", [("rotate",), ("publish",), ("rotate", "--emergency", "KID"), ("retire", "KID")])
+def test_a_protected_context_guards_the_keys(begun, protected, words):  # noqa: F811
+    kid = begun.only("active")
+    before = {path: path.read_bytes() for path in begun.folder.rglob("*.json")}
+    for how in ((), ("--yes",)):
+        result = begun.run(*(word.replace("KID", kid) for word in words), *how, **protected)
+        assert result.exit_code == 2, result.output
+        assert "--yes-on prod" in result.stderr
+    assert {path: path.read_bytes() for path in begun.folder.rglob("*.json")} == before
+
+
 def test_a_key_in_kms_is_not_rehearsed(begun):  # noqa: F811
     result = begun.run("publish", "--kms", "--dry-run")
     assert result.exit_code == 2
