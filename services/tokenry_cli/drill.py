@@ -25,7 +25,7 @@ from tokenry_cli.drill_probe import Clients, Probes, hurried, library_judge, tok
 from tokenry_cli.drill_report import Report
 from tokenry_cli.drill_run import Run
 from tokenry_cli.drill_scenarios import PLANS, Plan, Scenario
-from tokenry_cli.drill_stage import ContextStage, DevStage, DrillBroken, NotHere, People
+from tokenry_cli.drill_stage import ContextStage, DevStage, DrillBroken, NotContained, NotHere, People
 from tokenry_cli.invocation import current
 from tokenry_cli.output import ExitCode, Format, escape, fail, log_to_stderr, people, show
 from tokenry_cli.processes import ServiceFailed, free_port_base
@@ -185,6 +185,7 @@ def perform(
     cast = stage.people()
     clients = Clients(bystander=hurried(cast.bystander), victim=hurried(cast.victim))
     faults: list[str] = []
+    in_vain = False
     with ExitStack() as stack:
         judges = dict(_judges(stack, cast, stage))
         probes = stack.enter_context(Probes(clients, judges, now=lambda: now() - began))
@@ -194,6 +195,7 @@ def perform(
             plan.perform(run)
             run.wait("see that it stays so", hold / 2)
         except (DrillBroken, ServiceFailed) as error:
+            in_vain = isinstance(error, NotContained)
             faults.append(str(error).partition("\n")[0])
             say(f"✗ {faults[0]}")
         except KeyboardInterrupt:
@@ -215,6 +217,7 @@ def perform(
         contains=plan.contains,
         faults=tuple(faults),
         notes=stage.notes,
+        in_vain=in_vain,
     )
 
 
@@ -259,8 +262,7 @@ def _finish(report: Report, plan: Plan, folder: Path, output: Format) -> None:
         return
     if "interrupted" in report.faults:
         raise typer.Exit(ExitCode.INTERRUPTED)
-    not_contained = report.contains and report.measured.time_to_contain is None
-    raise typer.Exit(ExitCode.WAITED_IN_VAIN if not_contained and not report.faults else ExitCode.FAILED)
+    raise typer.Exit(ExitCode.WAITED_IN_VAIN if report.in_vain else ExitCode.FAILED)
 
 
 def _say(text: str) -> None:

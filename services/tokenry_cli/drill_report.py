@@ -54,6 +54,7 @@ class Report:
         contains: Whether something had to be contained.
         faults: What did not go as it should; empty: everything did.
         notes: What was not done, and why.
+        in_vain: Whether it was given up because a validator did not enforce in time.
     """
 
     scenario: str
@@ -69,6 +70,7 @@ class Report:
     contains: bool
     faults: Sequence[str] = ()
     notes: Sequence[str] = ()
+    in_vain: bool = False
 
     @property
     def name(self) -> str:

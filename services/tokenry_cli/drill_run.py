@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tokenry.errors import TokenryError
 from tokenry_cli.drill_measure import Condemned, Target, Verdict, measure
 from tokenry_cli.drill_report import StepDone
-from tokenry_cli.drill_stage import DrillBroken, Fault, Part
+from tokenry_cli.drill_stage import DrillBroken, Fault, NotContained, Part
 from tokenry_cli.platform import Platform
 
 if TYPE_CHECKING:
@@ -265,7 +265,12 @@ class Run:
         condemned[place] = replace(condemned[place], ended=self.now)
 
     def contained(self, *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until the last word of every validator on what is condemned is not a yes."""
+        """
+        Wait until the last word of every validator on what is condemned is not a yes.
+
+        Raises:
+            NotContained: One still says yes after *seconds*.
+        """
         since = self.now
 
         def quiet() -> bool:
@@ -274,7 +279,10 @@ class Run:
             asked = {sample.where for sample in self.probes.samples() if sample.asked > since}
             return set(self.probes.validators) <= asked and measured.time_to_contain is not None
 
-        self.until("every validator enforces it", quiet, seconds=seconds)
+        try:
+            self.until("every validator enforces it", quiet, seconds=seconds)
+        except DrillBroken as error:
+            raise NotContained(str(error)) from None
 
     def recover(self, since: float, text: str, holds: Callable[[], bool]) -> None:
         """Wait until all is as before, and keep how long that took since the fault ended at *since*."""

@@ -75,6 +75,10 @@ class DrillBroken(TokenryError):
     """A step of the drill could not be taken; what it had broken was mended."""
 
 
+class NotContained(DrillBroken):
+    """A validator still accepts what is condemned, long after the promise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class People:
     """

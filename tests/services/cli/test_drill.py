@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tokenry.http.fetch import Failure, FetchFailed, Response
 from tokenry.secret import Secret
 from tokenry_cli.__main__ import app
 from tokenry_cli.context import Context
+from tokenry_cli.drill import _finish
 from tokenry_cli.drill_measure import (
     AtValidator,
     Condemned,
@@ -25,7 +27,8 @@ from tokenry_cli.drill_probe import BYSTANDER, VICTIM, Clients, Probes, token_in
 from tokenry_cli.drill_report import Report, StepDone
 from tokenry_cli.drill_run import Run
 from tokenry_cli.drill_scenarios import PLANS, Scenario
-from tokenry_cli.drill_stage import ContextStage, DrillBroken, NotHere, Part, People
+from tokenry_cli.drill_stage import ContextStage, DrillBroken, NotContained, NotHere, Part, People
+from tokenry_cli.output import Format
 from tokenry_cli.platform import Platform
 
 YES, NO, NOTHING = Verdict.ACCEPTED, Verdict.REFUSED, Verdict.UNAVAILABLE
@@ -299,6 +302,35 @@ def test_a_step_that_takes_long_says_so_every_few_seconds():
     run.until("it ends", lambda: run.now >= ends)
     assert [line for line in said if line.startswith("  …")] == ["  … it ends (5 s)", "  … it ends (10 s)"]
     assert run.steps[-1].seconds == pytest.approx(12, abs=0.2)
+
+
+def test_a_validator_that_never_enforces_is_not_waited_for_for_ever():
+    run, _ = make_run(Broken())
+    run.condemn(Target.CLIENT, VICTIM)
+    with pytest.raises(NotContained):
+        run.contained()
+    assert run.now > 120
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, 0),
+        ({"faults": ("every validator enforces it: not within 120 s",), "in_vain": True}, 6),
+        ({"faults": ("a step failed",)}, 1),
+        ({"measured": worse(wrongly_accepted=1)}, 1),
+        ({"faults": ("interrupted",)}, 130),
+    ],
+)
+def test_how_it_went_is_the_exit_status_and_the_report_is_written_all_the_same(tmp_path, changes, code):
+    ended = 0
+    try:
+        _finish(report(**changes), PLANS[Scenario.ISSUER_DOWN], tmp_path / "new" / "drills", Format.JSON)
+    except typer.Exit as exit_:
+        ended = exit_.exit_code
+    assert ended == code
+    (path,) = (tmp_path / "new" / "drills").glob("*.json")
+    assert json.loads(path.read_bytes())["went_well"] is (code == 0)
 
 
 def test_a_platform_that_is_not_well_is_no_place_for_a_drill():
