@@ -79,7 +79,9 @@ async def test_nothing_is_published_while_another_task_makes_the_list(world, mon
     async with world.replica(ready=False) as replica:
         feed = replica.feed
         first = asyncio.create_task(feed.read())
-        await eventually(lambda: feed._first_rules is None and feed._changing_list.locked())  # the thread is at it
+        async with asyncio.timeout(20):  # looked at in every turn: the thread is at it for some milliseconds only
+            while not (feed._first_rules is None and feed._changing_list.locked()):  # noqa: ASYNC110
+                await asyncio.sleep(0)
         second = asyncio.create_task(feed.read())
         assert await second
         assert in_list(replica) == (1000, 0)

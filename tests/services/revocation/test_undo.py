@@ -32,6 +32,7 @@ async def test_a_record_says_who_when_and_why_and_no_value(world, service):
         "ticket": "SEC-1",
         "undone": None,
         "denied": 0,
+        "refused": {"count": 0, "last_seconds_ago": None, "validators": 0, "validators_are_more": False},
     }
 
 
