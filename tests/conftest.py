@@ -5,6 +5,7 @@ Fixtures start what they stand for when the first test asks, and end it with the
 """
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # --- time ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Whoever ran a command or a service in this process has configured the logs of all tests behind it."""
+    yield
+    if configured := sys.modules.get("structlog"):  # a base install has none
+        configured.reset_defaults()
 
 
 @pytest.fixture

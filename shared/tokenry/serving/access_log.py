@@ -193,7 +193,8 @@ class _ShortWay:
     @property
     def open(self) -> bool:
         """Tell whether lines still go where they went when logging was configured."""
-        return not self._writer.closed and self._processors[-1] is self._renderer
+        current = structlog.get_config()["processors"]  # whoever configures anew, or captures, gets the lines
+        return current is self._processors and current[-1] is self._renderer and not self._writer.closed
 
     def write(self, event: str, members: Mapping[str, object]) -> bool:
         """Write *event* with *members*, or tell that it has to go the long way."""
