@@ -201,17 +201,26 @@ def test_ctrl_c_really_ends_with_130(platform, tmp_path):
     import time
 
     platform.body = {"now": 0, "validators": []}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tokenry_cli", "validators", "watch"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**base_environment(), **platform.environ},
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not platform.asked and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    # Whatever was started in the background has SIGINT ignored, and so would have what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tokenry_cli", "validators", "watch"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**base_environment(), **platform.environ},
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        deadline = time.monotonic() + 60
+        while not platform.asked and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130, said
 
 
 # --- what a success says --------------------------------------------------------------------------------------
