@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tokenry_cli.app import App
+from tokenry_cli.confirming import confirm
 from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, Format, escape, people, show
 from tokenry_cli.platform import Platform
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = App(name="job", no_args_is_help=True, help="Batches of revocations: how far they have come.")
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 LOOK_SECONDS: Final = 1.0
 _MAX_SHOWN: Final = 10
 Id = Annotated[str, typer.Argument(help="Id of the job, as `tokenry revoke bulk` prints it.")]
@@ -49,6 +51,32 @@ def watch(
         raise typer.Exit(ExitCode.FAILED)
     if answer["failed"]:
         raise typer.Exit(ExitCode.PARTLY_DONE if answer["accepted"] else ExitCode.FAILED)
+
+
+@app.command("cancel")
+def cancel(
+    name: Id,
+    dry_run: DryRun = False,
+    identity: Identity = "admin",
+    context: ContextFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """
+    Stop a job that runs, whoever sends it. What it has revoked stays revoked.
+
+    It stops within some seconds of the next line that its sender sends. Needs the scope revocation.admin.
+    """
+    platform = Platform(load_context(os.environ, file=context, identity=identity))
+    if dry_run:
+        _show(platform.job(name), output)
+        people.print("nothing was stopped; without --dry-run a job that is running would be")
+        return
+    confirm("The rest of the job's lines is not revoked. Type the job's id to stop it", name)
+    _show(platform.cancel_job(name), output)
+    people.print(
+        f"it is asked to stop: see tokenry job show {escape(name)}\n"
+        "undo: run the same `tokenry revoke bulk` again, and it goes on where it ended"
+    )
 
 
 def followed(

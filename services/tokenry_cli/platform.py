@@ -132,6 +132,17 @@ class Platform:
         url = f"{self.context.revocation_url()}/jobs/{quote(name, safe='')}?page={page}"
         return _json("the job", self.get(url, headers=self.bearer()), expected={200})
 
+    def cancel_job(self, name: str) -> dict[str, Any]:
+        """
+        Ask the job called *name* to stop.
+
+        Raises:
+            Refused: There is none, it does not run, or the caller may not.
+            FetchFailed: The service did not answer: asking again is safe.
+        """
+        url = f"{self.context.revocation_url()}/jobs/{quote(name, safe='')}/cancel"
+        return _json("the job", self._send("POST", url, b"", "application/json", self.bearer()), expected={202})
+
     def about(self, name: str) -> dict[str, Any]:
         """
         Return what the service knows of the revocation *name*.

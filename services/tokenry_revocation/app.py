@@ -268,6 +268,7 @@ def _add_routes(
         web.post("/revocations", revocations.post),
         web.post("/revocations/batch", batches.post),
         web.get("/jobs/{id:[a-z2-7]{1,64}}", batches.job),
+        web.post("/jobs/{id:[a-z2-7]{1,64}}/cancel", batches.cancel),
         web.get("/revocations", readers.plan_b),
         web.get("/revocations/changes", readers.changes),
         web.get("/revocations/snapshot", readers.snapshot),

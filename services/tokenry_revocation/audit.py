@@ -139,6 +139,10 @@ class AuditLog:
             ticket=by.ticket,
         )
 
+    def cancelled(self, by: Signature, *, job: str) -> None:
+        """A known caller had a batch stopped."""
+        self._write("revocation batch cancelled", by.actor, job=job)
+
     def previewed(self, by: Signature, *, action: str) -> None:
         """A known caller asked what a revocation would hit."""
         self._write("revocation previewed", by.actor, action=action, rule=by.rule)

@@ -25,7 +25,7 @@ from tokenry.revocation.planb import settles_at
 from tokenry.serving.application import deadline
 from tokenry.serving.problem import Problem
 from tokenry_revocation.acceptance import Attempt
-from tokenry_revocation.authorization import authorize, authorize_reading, authorize_writing
+from tokenry_revocation.authorization import authorize, authorize_admin, authorize_reading, authorize_writing
 from tokenry_revocation.callers import authenticate
 from tokenry_revocation.handlers import RETRY_SECONDS, refusal
 from tokenry_revocation.jobs import (
@@ -131,6 +131,34 @@ class Batches:
         more = job.failed > (page + 1) * PAGE_FAILURES
         return members | {"failures": failures, "next_page": page + 1 if more else None}
 
+    # --- POST /jobs/{id}/cancel -----------------------------------------------------------------------------
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """
+        Have a job stop that runs on any replica; what it has revoked stays so, and its sender is answered 409.
+
+        Whose clock is behind the working replica's asks in vain in the first seconds of an attempt: ask again.
+        """
+        caller = await authenticate(request, self._service.judge)
+        now = self._service.clock.now()
+        try:
+            authorize_admin(caller.info)  # somebody else's revocations are kept from being made
+            job = await self._jobs.find(request.match_info["id"])
+            if job is None:
+                raise Problem(404, "there is no such job, or it was forgotten")
+            if job.seen_at(now) is not JobState.RUNNING:
+                raise Problem(409, f"the job is {job.seen_at(now).value}: there is nothing to stop")
+            await self._jobs.ask_to_stop(job.id, now=now)
+        except TokenryError as error:
+            raise refusal(error, action="cancel") from None
+        self._service.audit.cancelled(Signature(actor=caller.actor), job=job.id)
+        return _json(self._answer(job, [], 0), status=HTTPStatus.ACCEPTED)
+
+    async def check_not_cancelled(self, progress: Progress, *, since: float) -> None:
+        """Raise Problem if the attempt that began at *since* (Unix seconds) is to stop."""
+        if await self._jobs.stop_was_asked(progress.job.id, since=since):
+            raise Problem(409, "the job was cancelled; what it has revoked stays so. Send the same again to go on")
+
     # --- POST /revocations/batch ----------------------------------------------------------------------------
 
     @deadline(None)
@@ -222,6 +250,7 @@ class _Run:
         # An attempt before this one may have written what it could not note any more.
         self._uncertain = 0 if is_new else progress.job.lines + _UNNOTED_LINES
         self._kept_at = service.clock.monotonic()
+        self._began_at = service.clock.now()
 
     async def through(self, content: StreamReader) -> None:
         """Work through all lines of *content*."""
@@ -246,6 +275,7 @@ class _Run:
         if now - self._kept_at >= KEEP_EVERY_SECONDS:
             self._kept_at = now
             await self._batches.keep(self._progress, JobState.RUNNING)
+            await self._batches.check_not_cancelled(self._progress, since=self._began_at)
         if self._progress.job.failed > MAX_FAILURES:
             raise InvalidRequest(f"more than {MAX_FAILURES} lines have failed: the rest was not read")
 

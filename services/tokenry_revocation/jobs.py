@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BLOCK_LINES: Final = 250  # 12 KB of fingerprints and hashes in one record: a page of a store's read takes megabytes
 JOB_SECONDS: Final = 7 * 24 * 3600  # for which a job can be asked for, and gone on with
 STALE_SECONDS: Final = 15.0  # a job that says it is running, and has not moved for so long, was interrupted
+STOP_SECONDS: Final = 300  # for which a wish to stop is kept: an attempt looks once a second
 PAGE_FAILURES: Final = 1_000  # of 150 bytes each, in one value of the store
 MAX_FAILURES: Final = 100_000  # a batch that is wrong throughout need not be read to its end
 
@@ -176,6 +177,25 @@ class Jobs:
         body = await self._store.recall(_key(name, page))
         return [] if body is None else list(parse_json_object(body)["failures"])
 
+    async def ask_to_stop(self, name: str, *, now: float) -> None:
+        """
+        Have whoever works on the job called *name* stop: it looks about once a second.
+
+        Raises:
+            StoreUnavailable: It is not known to be asked.
+        """
+        await self._store.remember(_stop_key(name), dump_json({"asked_at": now}), ttl_seconds=STOP_SECONDS)
+
+    async def stop_was_asked(self, name: str, *, since: float) -> bool:
+        """
+        Tell whether the attempt that began at *since* (Unix seconds) is to stop; what was asked before is over.
+
+        Raises:
+            StoreUnavailable: The store does not answer.
+        """
+        body = await self._store.recall(_stop_key(name))
+        return body is not None and bool(parse_json_object(body)["asked_at"] >= since)
+
     async def begin(self, job: Job) -> Progress:
         """
         Return the progress of *job*, with the failures that it had so far.
@@ -232,6 +252,10 @@ def sheet_name(lines: str, first: int, number: int) -> str:
     """
     digest = hashlib.sha256(f"{lines} {first} {number}".encode("ascii")).digest()
     return spelled_name(digest[: SHEET_NAME_CHARACTERS * 5 // 8])
+
+
+def _stop_key(name: str) -> str:
+    return f"job-{name}-stop"
 
 
 def _key(name: str, page: int | None = None) -> str:

@@ -128,6 +128,16 @@ OPENAPI: Final[dict[str, Any]] = {
                 parameters=[_ID, _query("page", "Of failures, a thousand each, counted from 0.", kind="integer")],
             )
         },
+        "/jobs/{id}/cancel": {
+            "post": _guarded(
+                "Stop a batch; what it has revoked stays so",
+                {
+                    "202": {"description": "It is asked to stop, and does within seconds.", "content": _json("Job")},
+                    **_refusals(s404="There is none, or it was forgotten after a week.", s409="It does not run."),
+                },
+                parameters=[_ID],
+            )
+        },
         "/revocations/changes": {
             "get": _open(
                 "Everything since a cursor; held until there is news",

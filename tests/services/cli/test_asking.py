@@ -35,7 +35,8 @@ class Services:
             held = self.issuer.revocations.snapshot().value
             return Response(status=200, body=format_list(document_of(held, cursor="c")))
         if "/jobs/" in request.url:
-            return Response(status=200, body=json.dumps(self.jobs.pop(0)).encode())
+            status = 202 if request.url.endswith("/cancel") else 200
+            return Response(status=status, body=json.dumps(self.jobs.pop(0)).encode())
         if request.url.endswith("/revocations"):
             return Response(status=201, body=b'{"id":"r1","revoked_at":1}')
         if "/oauth2/introspect" in request.url:
@@ -157,3 +158,15 @@ def test_a_running_job_is_asked_again():
 
     assert followed(lambda: answers.pop(0), Seen(), sleep=slept.append)["state"] == "done"
     assert (seen, len(slept)) == ([1, 3, 5], 2)
+
+
+def test_a_job_is_stopped_after_its_id_was_confirmed_and_the_undo_is_said(services):
+    services.jobs = [job("running")] * 3
+    assert "confirm" in services.run("job", "cancel", "j", code=2).stderr
+    tried = services.run("job", "cancel", "j", "--dry-run")
+    assert "nothing was stopped" in tried.stderr
+    assert not [request for request in services.seen if request.url.endswith("/cancel")]
+    stopped = services.run("job", "cancel", "j", "--yes")
+    assert "undo: run the same `tokenry revoke bulk` again" in stopped.stderr
+    (asked,) = [request for request in services.seen if request.url.endswith("/cancel")]
+    assert (asked.method, asked.url.endswith("/jobs/j/cancel")) == ("POST", True)

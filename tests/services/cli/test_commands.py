@@ -38,9 +38,9 @@ LEAVES = dict(leaves())
 # Commands that change something outside of this machine's own files, and how each says that it can be taken back.
 WRITING = {
     "admin restore", "admin restore-revocations", "client apply", "client create", "client disable", "client enable",
-    "client import", "client rotate-secret", "context add", "context remove", "context use", "keys publish",
-    "keys retire", "keys rotate", "revoke all", "revoke approve", "revoke bulk", "revoke claim", "revoke import",
-    "revoke key", "revoke token", "revoke undo",
+    "client import", "client rotate-secret", "context add", "context remove", "context use", "job cancel",
+    "keys publish", "keys retire", "keys rotate", "revoke all", "revoke approve", "revoke bulk", "revoke claim",
+    "revoke import", "revoke key", "revoke token", "revoke undo",
 }  # fmt: skip
 # These write as well, and have nothing that could be tried first: files of this machine that are named on the command
 # line and never overwritten, what is run again without harm, and measurements that leave one revoked token.
@@ -152,8 +152,9 @@ def platform(monkeypatch):
 
 # Every command that asks the revocation service or token info, as somebody would call it.
 ASKING = {
-    "audit export": (), "audit list": (), "audit verify": (), "bench validate": (), "job show": ("j",),
-    "job watch": ("j",), "revoke all": ("--yes",), "revoke approve": ("r",), "revoke claim": ("sub=x",),
+    "audit export": (), "audit list": (), "audit verify": (), "bench validate": (),
+    "job cancel": ("j", "--yes"), "job show": ("j",), "job watch": ("j",),
+    "revoke all": ("--yes",), "revoke approve": ("r",), "revoke claim": ("sub=x",),
     "revoke key": ("k", "--yes"), "revoke list": (), "revoke show": ("r",), "revoke token": ("--jti", "x"),
     "revoke undo": ("r",), "token introspect": ("t",), "token verify": ("t",), "validators list": (),
     "validators watch": (),
@@ -268,6 +269,7 @@ def test_every_writing_command_has_a_test_of_its_undo():
         "test_bulk.py": {"revoke bulk"},
         "test_plan_b_import.py": {"revoke import"},
         "test_contexts.py": {"context add", "context use", "context remove"},
+        "test_asking.py": {"job cancel"},
     }
     assert here.union(*there.values()) == WRITING
     for name in there:

@@ -246,6 +246,34 @@ def job_state(world, name):
     return Job.from_bytes(world.store._all.keys[f"job-{name}"][0]).state
 
 
+async def test_a_job_is_cancelled_from_another_replica_and_goes_on_when_it_is_sent_again(world, service, monkeypatch):
+    monkeypatch.setattr(batches_module, "KEEP_EVERY_SECONDS", 0.0)
+    lines, more = list(map(by_id, range(4 * BLOCK_LINES))), asyncio.Event()
+
+    async def slow():
+        yield body_of(lines[: 2 * BLOCK_LINES])
+        await more.wait()
+        for each in lines[2 * BLOCK_LINES :]:
+            yield body_of([each])
+
+    async with world.replica(TOKENRY_INSTANCE="other") as other:
+        sending = asyncio.create_task(send(world, service, (), key="k", raw=slow()))
+        name = await eventually(lambda: next(iter(service.app_jobs()), None))
+        admin = world.caller(scope="revocation.admin")
+        assert (await other.call("POST", f"/jobs/{name}/cancel", token=world.caller())).status == 403
+        assert (await other.call("POST", f"/jobs/{'a' * 20}/cancel", token=admin)).status == 404
+        assert (await other.call("POST", f"/jobs/{name}/cancel", token=admin)).status == 202
+        more.set()
+        assert (await sending).status == 409
+        job = (await job_of(world, other, name)).json
+        assert job["state"] == "interrupted"
+        assert job["lines"] < len(lines)
+        assert (await other.call("POST", f"/jobs/{name}/cancel", token=admin)).status == 409
+        world.clock.advance(1)
+        answer = await send(world, service, lines, key="k")
+        assert (answer.json["state"], answer.json["accepted"]) == ("done", len(lines))
+
+
 async def test_one_job_is_worked_on_once_at_a_time_also_by_two_replicas(world, service):
     released = asyncio.Event()
 
