@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from tokenry.errors import TokenryError
 from tokenry_cli.explaining import explain
@@ -60,12 +62,39 @@ _SHARED: Final[dict[str, Any]] = {
 _DEFAULTS: Final = {"yes_on": None, "timeout": None}
 
 
+_KEY_ID: Final = re.compile(r"-[A-Za-z0-9_-]{42}")  # a thumbprint (RFC 7638); one in 64 begins with a dash
+
+
+class Command(TyperCommand):
+    """A command to which a key id is one, also where it looks like an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 -- click's, by whichever name
+        """Parse *args*, with key ids that begin with a dash behind the end of the options."""
+        takes_value = {
+            name
+            for param in self.params
+            if getattr(param, "is_flag", True) is False and param.param_type_name == "option"
+            for name in (*param.opts, *param.secondary_opts)
+        }
+        end = args.index("--") if "--" in args else len(args)
+        before, after = args[:end], args[end + 1 :]
+        ids = [
+            place
+            for place, text in enumerate(before)
+            if _KEY_ID.fullmatch(text) and (place == 0 or before[place - 1] not in takes_value)
+        ]
+        if ids:
+            kept = [text for place, text in enumerate(before) if place not in ids]
+            args = [*kept, "--", *(before[place] for place in ids), *after]
+        return super().parse_args(ctx, args)
+
+
 class App(typer.Typer):
     """A group of commands that have the shared options."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:  # noqa: ANN401 -- typer's own
         """Add a command as typer does, with the shared options."""
-        register = super().command(name, **options)
+        register = super().command(name, **{"cls": Command, **options})
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             group = self.info.name if isinstance(self.info.name, str) else ""

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.table import Table
-from typer.core import TyperCommand
 
 from tokenry.errors import ConfigurationError, TokenryError
-from tokenry_cli.app import App
+from tokenry_cli.app import App, Command
 from tokenry_cli.bulk import bulk
 from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
@@ -60,7 +59,7 @@ Wait = Annotated[
 Id = Annotated[str, typer.Argument(help="Id of the revocation.")]
 
 
-class _Waiting(TyperCommand):
+class _Waiting(Command):
     """A command whose --wait may stand alone or have a value, as in --wait=30."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 -- typer keeps its type to itself

@@ -423,3 +423,23 @@ def test_bash_completes_commands_and_options(tmp_path):
 
 def test_the_root_command_is_a_group_that_knows_all():
     assert set(get_command(app).list_commands(None)) == set(ENTRIES)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_key_id_that_begins_with_a_dash_is_a_key_id_wherever_it_stands(platform, place):
+    """One thumbprint in 64 does; in an incident nobody thinks of `--`."""
+    platform.body = ANSWER
+    kid = "-yqvoC_" + "A" * 36
+    words = ["--yes", "--reason=leak"]
+    words.insert(place, kid)
+    result = platform.run("revoke", "key", *words)
+    assert result.exit_code == 0, result.output
+    (asked,) = [request for request in platform.asked if request.method == "POST" and "/revocations" in request.url]
+    assert json.loads(asked.body)["data"]["kid"] == kid
+
+
+def test_an_option_keeps_a_value_that_begins_with_a_dash_and_what_is_no_key_id_stays_an_option(platform):
+    platform.body = ANSWER
+    kid = "-yqvoC_" + "A" * 36
+    assert platform.run("revoke", "token", "--jti", kid).exit_code == 0
+    assert platform.run("revoke", "key", "-yes-please").exit_code == 2
