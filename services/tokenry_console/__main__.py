@@ -8,38 +8,31 @@ import sys
 from typing import TYPE_CHECKING
 
 from tokenry.clock import SystemClock
+from tokenry.serving.outgoing import HttpCalls
 from tokenry.serving.server import command
 from tokenry_console.app import SERVICE, create_app
-from tokenry_console.outgoing import HttpCalls
 from tokenry_console.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aiohttp import web
 
 ID_BYTES = 32
+MAX_CONNECTIONS = 100  # a page makes some thirty calls at a time
 
 
 def compose(settings: Settings) -> Callable[[], web.Application]:
     """Return what makes the application of *settings*, inside the event loop."""
 
     def make() -> web.Application:
-        calls = HttpCalls()
+        calls = HttpCalls(max_connections=MAX_CONNECTIONS)
         app = create_app(settings, clock=SystemClock(), calls=calls, random=lambda: secrets.token_urlsafe(ID_BYTES))
         # First to begin and last to end: everything else makes calls.
-        app.cleanup_ctx.insert(0, _opened(calls))
+        app.cleanup_ctx.insert(0, calls.running)
         return app
 
     return make
-
-
-def _opened(calls: HttpCalls) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def context(_app: web.Application) -> AsyncIterator[None]:
-        async with calls:
-            yield
-
-    return context
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:

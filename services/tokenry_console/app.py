@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.serving.health import Check
-    from tokenry_console.ports import Outgoing, Randomness
+    from tokenry.serving.outgoing import Outgoing
+    from tokenry_console.ports import Randomness
     from tokenry_console.settings import Settings
 
 SERVICE: Final = "console"

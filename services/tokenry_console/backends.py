@@ -13,13 +13,13 @@ from urllib.parse import quote, urlencode
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import dump_json, parse_json_object
-from tokenry_console.ports import TimedOut, TooLarge, Unreachable
+from tokenry.serving.outgoing import TimedOut, TooLarge, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenry.secret import Secret
-    from tokenry_console.ports import Answer, Outgoing
+    from tokenry.serving.outgoing import Answer, Outgoing
 
 MAX_ANSWER_BYTES: Final = 8 * 2**20  # 2000 validators take 400 kB, 1000 lines of the audit log a megabyte
 MAX_LIST_BYTES: Final = 64 * 2**20

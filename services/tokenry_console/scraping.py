@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from tokenry.errors import ProtocolError
+from tokenry.serving.outgoing import Unreachable
 from tokenry_console.exposition import MAX_BYTES, Reading, read_exposition
-from tokenry_console.ports import Unreachable
 
 if TYPE_CHECKING:
     from tokenry.clock import Clock
+    from tokenry.serving.outgoing import Outgoing
     from tokenry_console.history import History
-    from tokenry_console.ports import Outgoing
 
 OK = 200
 _CLOCK = ("tokenry_clock_timestamp_seconds", "")

@@ -17,6 +17,7 @@ from tokenry.http.fetch import HttpFetcher
 from tokenry.serving.audit_chain import AuditChain
 from tokenry.serving.keys import METRICS
 from tokenry.serving.metrics import package_version
+from tokenry.serving.outgoing import HttpCalls
 from tokenry.serving.server import command
 from tokenry.sources.events import EventKind
 from tokenry.sources.extension import ExtensionSource
@@ -27,7 +28,6 @@ from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
 from tokenry_tokeninfo.app import SERVICE, create_app
 from tokenry_tokeninfo.measures import Propagation, SourceCollector
-from tokenry_tokeninfo.outgoing import HttpCalls
 from tokenry_tokeninfo.settings import Settings, read_trusted_issuers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
                 }
             )
         )
-        app.cleanup_ctx.append(_opened(calls))
+        app.cleanup_ctx.append(calls.running)
         app.cleanup_ctx.append(_running(validator))
         return app
 
@@ -222,14 +222,6 @@ def _signed_list(settings: Settings, own: KeySource) -> SignedListPlace | None:
 
 def _fetcher(settings: Settings) -> HttpFetcher:
     return HttpFetcher(allow_plain_http=bool(settings.plain_http_hosts))
-
-
-def _opened(calls: HttpCalls) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def context(_app: web.Application) -> AsyncIterator[None]:
-        async with calls:
-            yield
-
-    return context
 
 
 def _running(validator: TokenValidator) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from tokenry.revocation.extension import ListExtension
     from tokenry.revocation.lists import RevocationList
     from tokenry.serving.health import Check
+    from tokenry.serving.outgoing import Outgoing
     from tokenry.validation.snapshots import SnapshotSource
-    from tokenry_tokeninfo.ports import Outgoing, Validation
+    from tokenry_tokeninfo.ports import Validation
     from tokenry_tokeninfo.settings import Settings
 
 SERVICE = "tokeninfo"

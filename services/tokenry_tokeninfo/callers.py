@@ -26,8 +26,8 @@ from tokenry.errors import InsufficientScope, InvalidToken
 from tokenry.oauth.errors import OAuthError, invalid_client, invalid_request, temporarily_unavailable
 from tokenry.scope import InvalidScope, parse_scope
 from tokenry.serving.client_exchange import NAME_THE_REALM, Verdict, exchange_of, read_exchange
+from tokenry.serving.outgoing import Answer, Unreachable
 from tokenry.serving.rate_limit import TokenBuckets
-from tokenry_tokeninfo.ports import Answer, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.oauth.client_authentication import ClientCredential
     from tokenry.secret import Secret
-    from tokenry_tokeninfo.ports import Outgoing, Validation
+    from tokenry.serving.outgoing import Outgoing
+    from tokenry_tokeninfo.ports import Validation
 
 INTROSPECT_SCOPE = "token.introspect"
 REMEMBER_SECONDS = 60.0

@@ -30,6 +30,7 @@ from tokenry.serving.access_log import record
 from tokenry.serving.application import authorization_values, read_body
 from tokenry.serving.client_certificates import client_certificate
 from tokenry.serving.keys import CLIENT_ADDRESS, REQUEST_ID
+from tokenry.serving.outgoing import TimedOut, Unreachable
 from tokenry.serving.problem import Problem
 from tokenry.validation.validator import ANY_CONFIRMATION
 from tokenry_tokeninfo.answers import (
@@ -50,7 +51,6 @@ from tokenry_tokeninfo.auth_policy import (
 )
 from tokenry_tokeninfo.callers import INTROSPECT_SCOPE, not_authenticated
 from tokenry_tokeninfo.introspected import introspection, opaque_introspection
-from tokenry_tokeninfo.ports import TimedOut, Unreachable
 from tokenry_tokeninfo.signed_answers import MEDIA_TYPE, accepts_jwt
 
 if TYPE_CHECKING:

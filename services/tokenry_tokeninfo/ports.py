@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from tokenry.errors import TokenryError
 from tokenry.scope import NO_SCOPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tokenry.claims import TokenInfo
     from tokenry.scope import Scope
     from tokenry.validation.validator import Confirmation
@@ -50,53 +46,5 @@ class Validation(Protocol):
             InvalidToken: It may not.
             InsufficientScope: It lacks some of *scope*.
             ValidatorNotReady: That cannot be told now.
-        """
-        ...
-
-
-class Unreachable(TokenryError):
-    """Another service gave no answer that can be used."""
-
-
-class TimedOut(Unreachable):
-    """Another service did not answer in time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """
-    The answer of another service.
-
-    Attributes:
-        status: HTTP status.
-        body: The body, of bounded size.
-    """
-
-    status: int
-    body: bytes
-
-    def __repr__(self) -> str:
-        """Show the status; the body may hold a token."""
-        return f"Answer(status={self.status})"
-
-
-class Outgoing(Protocol):
-    """Calls another service over HTTP."""
-
-    async def call(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
-        deadline_seconds: float,
-    ) -> Answer:
-        """
-        Return the answer, whatever its status; redirects are not followed.
-
-        Raises:
-            TimedOut: There was none within *deadline_seconds*.
-            Unreachable: The connection failed, or the answer is too large.
         """
         ...

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import InvalidToken, ProtocolError, Reason
 from tokenry.jose.encoding import parse_json_object
+from tokenry.serving.outgoing import TimedOut, Unreachable
 from tokenry_tokeninfo.breaker import Breaker
-from tokenry_tokeninfo.ports import TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from tokenry.clock import Clock
-    from tokenry_tokeninfo.ports import Outgoing
+    from tokenry.serving.outgoing import Outgoing
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,8192}=*")  # RFC 6750 section 2.1; no other text is sent on
 REFUSED_SECONDS = 2.0  # a token that was just made may be known everywhere by then

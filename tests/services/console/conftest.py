@@ -13,9 +13,9 @@ import pytest
 
 from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry.serving.application import serve
+from tokenry.serving.outgoing import Answer, TimedOut, Unreachable
 from tokenry.testing.clock import FakeClock
 from tokenry_console.app import SCRAPER, create_app
-from tokenry_console.ports import Answer, TimedOut, Unreachable
 from tokenry_console.settings import Settings
 
 NOW = 1_800_000_000

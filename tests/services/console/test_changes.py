@@ -3,7 +3,7 @@
 import pytest
 
 from tests.services.console.conftest import ADMIN, NOW, REVOCATION, TOKENINFO, bearer
-from tokenry_console.ports import TimedOut, Unreachable
+from tokenry.serving.outgoing import TimedOut, Unreachable
 
 CLAIM = {"kind": "claims", "name0": "sub", "value0": "basket", "reason": "leak", "ticket": "SEC-481"}
 

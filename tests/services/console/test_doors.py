@@ -8,8 +8,8 @@ import pytest
 from tests.services.console.conftest import ISSUER, NOW, REVOCATION, TOKENINFO, bearer
 from tokenry.errors import ConfigurationError
 from tokenry.secret import Secret
+from tokenry.serving.outgoing import Unreachable
 from tokenry_console.login import local_path
-from tokenry_console.ports import Unreachable
 from tokenry_console.sessions import MAX_OF_ONE, Forged, Person, Sessions, TooManySessions
 from tokenry_console.settings import Settings
 

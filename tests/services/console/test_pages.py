@@ -21,7 +21,7 @@ from tests.services.console.conftest import (
     validator,
 )  # fmt: skip
 from tokenry.serving.audit_chain import AuditChain
-from tokenry_console.ports import TimedOut, TooLarge, Unreachable
+from tokenry.serving.outgoing import TimedOut, TooLarge, Unreachable
 from tokenry_console.rendering import POLICY, static_files
 
 PAGES = ["/", "/revocations", "/revocations/rev-1", "/propagation", "/propagation?id=rev-1", "/validators", "/keys",

@@ -14,6 +14,7 @@ from tests.support.access_tokens import ISSUER, KEYS, LIFETIME, NOW, token
 from tokenry.jose.encoding import dump_json
 from tokenry.serving.application import serve
 from tokenry.serving.keys import METRICS
+from tokenry.serving.outgoing import Answer
 from tokenry.serving.quick import QUICK
 from tokenry.testing.clock import FakeClock
 from tokenry.testing.revocations import RevocationSimulator
@@ -21,7 +22,6 @@ from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import ANY_AUDIENCE, TrustedIssuer, ValidationPolicy
 from tokenry.validation.snapshots import Snapshot
 from tokenry_tokeninfo.app import create_app
-from tokenry_tokeninfo.ports import Answer
 from tokenry_tokeninfo.settings import Settings
 
 INTROSPECT = "token.introspect"

@@ -5,11 +5,10 @@ import pytest
 from tests.support.access_tokens import ISSUER, KEY, token
 from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import Algorithm
+from tokenry.serving.outgoing import HttpCalls, TimedOut, Unreachable
 from tokenry.serving.settings import describe
 from tokenry_tokeninfo.__main__ import main, policy_of
 from tokenry_tokeninfo.openapi import document
-from tokenry_tokeninfo.outgoing import HttpCalls
-from tokenry_tokeninfo.ports import TimedOut, Unreachable
 from tokenry_tokeninfo.settings import Settings
 
 # --- keys and health ----------------------------------------------------------------------------------------

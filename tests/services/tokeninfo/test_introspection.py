@@ -9,8 +9,8 @@ from tests.support.hostile_tokens import AUDIENCES, HOSTILE
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.client_authentication import read_client_credential
 from tokenry.oauth.form import Form
+from tokenry.serving.outgoing import Answer, TimedOut, Unreachable
 from tokenry_tokeninfo.callers import EXCHANGE_SECONDS, REMEMBER_SECONDS
-from tokenry_tokeninfo.ports import Answer, TimedOut, Unreachable
 from tokenry_tokeninfo.settings import read_audiences
 
 INACTIVE = b'{"active":false}'

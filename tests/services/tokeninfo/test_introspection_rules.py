@@ -16,7 +16,7 @@ from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jwks import KeySet
 from tokenry.jose.sealing import EnvelopeKey
 from tokenry.secret import Secret
-from tokenry_tokeninfo.ports import Answer
+from tokenry.serving.outgoing import Answer
 from tokenry_tokeninfo.settings import Settings
 from tokenry_tokeninfo.signed_answers import MEDIA_TYPE, AnswerSigner, accepts_jwt, read_answer_keys
 

@@ -6,9 +6,9 @@ import pytest
 from tests.support.access_tokens import NOW, token
 from tokenry.errors import InvalidToken
 from tokenry.jose.encoding import dump_json
+from tokenry.serving.outgoing import Answer, TimedOut, Unreachable
 from tokenry.testing.clock import FakeClock
 from tokenry_tokeninfo.breaker import FAILURES, FIRST_PAUSE_SECONDS
-from tokenry_tokeninfo.ports import Answer, TimedOut, Unreachable
 from tokenry_tokeninfo.upstream import REFUSED_SECONDS, Upstream
 
 URL = "https://upstream.test/tokeninfo"

@@ -6,8 +6,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.processes import free_port
-from tokenry_console.outgoing import HttpCalls
-from tokenry_console.ports import TimedOut, TooLarge, Unreachable
+from tokenry.serving.outgoing import HttpCalls, TimedOut, TooLarge, Unreachable
 
 
 @pytest.fixture
