@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
+    from tokenry.serving.bearers import Judge
     from tokenry.serving.health import Finding
     from tokenry_admin.audit import AuditSink
-    from tokenry_admin.callers import Judge
     from tokenry_admin.issuers import Settling
     from tokenry_admin.key_actions import KeyActions
     from tokenry_admin.ports import ApplicationFiles

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
+    from tokenry.serving.bearers import Judge
     from tokenry.serving.rate_limit import TokenBuckets
     from tokenry_admin.audit import AuditLog
-    from tokenry_admin.callers import Caller, Judge
+    from tokenry_admin.callers import Caller
     from tokenry_admin.documents import Document, Documents
     from tokenry_admin.issuers import Settling
     from tokenry_admin.metrics import AdminMetrics

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from tokenry.oauth.bearer import bearer_token
-from tokenry.oauth.errors import bearer_challenge
 from tokenry.revocation.judged import JudgedToken
-from tokenry.serving.application import authorization_values
-from tokenry.serving.problem import Problem
+from tokenry.serving.bearers import judged_bearer
 from tokenry_revocation.records import Actor
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from tokenry.claims import TokenInfo
-
-
-class Judge(Protocol):
-    """What tells good tokens from bad ones; `tokenry.TokenValidator` is one."""
-
-    async def avalidate(self, token: str) -> TokenInfo:
-        """
-        Return what *token* says.
-
-        Raises:
-            InvalidToken: It must not be acted upon.
-            ValidatorNotReady: It cannot be judged now.
-        """
-        ...
+    from tokenry.serving.bearers import Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +49,6 @@ class Caller:
 
 
 async def authenticate(request: web.Request, judge: Judge) -> Caller:
-    """
-    Return who sent *request*.
-
-    Raises:
-        Problem: 401 without an error code: it carries no bearer token (RFC 6750 section 3.1).
-        OAuthError: 400: it carries more than one.
-        InvalidToken: The token must not be acted upon.
-        ValidatorNotReady: It cannot be judged now.
-    """
-    token = bearer_token(authorization_values(request))
-    if token is None:
-        challenge = ("WWW-Authenticate", bearer_challenge())
-        raise Problem(401, "send an access token as Authorization: Bearer …", headers=[challenge])
-    info = await judge.avalidate(token)
+    """Return who sent *request*; raises what `judged_bearer` does."""
+    info, token = await judged_bearer(request, judge)
     return Caller(info=info, signing_input=token.rpartition(".")[0])

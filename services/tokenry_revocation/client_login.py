@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tokenry.http.fetch import Fetcher
     from tokenry.oauth.client_authentication import ClientCredential
     from tokenry.oauth.errors import OAuthError
+    from tokenry.serving.bearers import Judge
     from tokenry.serving.client_exchange import Exchange
-    from tokenry_revocation.callers import Judge
 
 DEADLINE_SECONDS: Final = 3.0  # a password hash of the issuer, and the way there and back
 MAX_LOGINS: Final = 20  # at a time: the issuer's password hashing must not be ours to exhaust

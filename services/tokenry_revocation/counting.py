@@ -18,7 +18,7 @@ from tokenry_revocation.requests import ClaimsTarget, InvalidRequest
 
 if TYPE_CHECKING:
     from tokenry.clock import Clock
-    from tokenry_revocation.callers import Judge
+    from tokenry.serving.bearers import Judge
     from tokenry_revocation.ports import RevocationStore
     from tokenry_revocation.records import RecordType
     from tokenry_revocation.requests import Target

@@ -70,11 +70,11 @@ if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
     from tokenry.oauth.form import Form
+    from tokenry.serving.bearers import Judge
     from tokenry.token_validator import Keys
     from tokenry_revocation.acceptance import Acceptance, Outcome
     from tokenry_revocation.approving import SecondPerson
     from tokenry_revocation.audit import AuditLog
-    from tokenry_revocation.callers import Judge
     from tokenry_revocation.client_login import ClientLogin
     from tokenry_revocation.counting import Counting
     from tokenry_revocation.feed import Feed
