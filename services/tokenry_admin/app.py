@@ -12,10 +12,11 @@ from aiohttp import web
 
 from tokenry.errors import TokenryError
 from tokenry.serving.application import create_base_app
+from tokenry.serving.audit_sink import write_to_log
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.rate_limit import TokenBuckets
-from tokenry_admin.audit import AuditLog, Chained, write_to_log
+from tokenry_admin.audit import AuditLog, Chained
 from tokenry_admin.documents import Documents
 from tokenry_admin.handlers import KINDS, Clients, Service
 from tokenry_admin.key_handlers import Keys
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
+    from tokenry.serving.audit_sink import AuditSink
     from tokenry.serving.bearers import Judge
     from tokenry.serving.health import Finding
-    from tokenry_admin.audit import AuditSink
     from tokenry_admin.issuers import Settling
     from tokenry_admin.key_actions import KeyActions
     from tokenry_admin.ports import ApplicationFiles

@@ -7,31 +7,18 @@ gap show.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from tokenry.serving.audit_chain import AuditChain
+from tokenry.serving.audit_sink import write_to_log
 from tokenry_admin.views import changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenry.clock import Clock
+    from tokenry.serving.audit_sink import AuditSink
     from tokenry_registry.realms import ObjectKey
-
-
-class AuditSink(Protocol):
-    """Where audit lines go."""
-
-    def __call__(self, event: str, fields: Mapping[str, object]) -> None:
-        """Write one line."""
-        ...
-
-
-def write_to_log(event: str, fields: Mapping[str, object]) -> None:
-    """Write one line to the service's own log, under the logger `tokenry.audit`."""
-    structlog.get_logger("tokenry.audit").warning(event, audit=True, **fields)
 
 
 class Chained:

@@ -16,13 +16,14 @@ from aiohttp import web
 from tokenry.errors import ConfigurationError
 from tokenry.http.fetch import HttpFetcher
 from tokenry.serving.application import create_base_app
+from tokenry.serving.audit_sink import write_to_log
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.token_validator import TokenValidator
 from tokenry.validation.policy import MAX_LEEWAY, TrustedIssuer, ValidationPolicy
 from tokenry_revocation.acceptance import Acceptance
 from tokenry_revocation.approving import SecondPerson
-from tokenry_revocation.audit import AuditLog, write_to_log
+from tokenry_revocation.audit import AuditLog
 from tokenry_revocation.auditing import Anchor, Auditing
 from tokenry_revocation.batches import Batches
 from tokenry_revocation.client_login import ClientLogin
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
+    from tokenry.serving.audit_sink import AuditSink
     from tokenry.serving.health import Finding
     from tokenry.token_validator import Keys
-    from tokenry_revocation.audit import AuditSink
     from tokenry_revocation.list_keys import ListKeys
     from tokenry_revocation.ports import RevocationStore
     from tokenry_revocation.publisher import Shelf

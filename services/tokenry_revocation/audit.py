@@ -11,36 +11,21 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import structlog
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.serving.audit_chain import AuditChain
+from tokenry.serving.audit_sink import write_to_log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tokenry.clock import Clock
     from tokenry.serving.audit_chain import Head
+    from tokenry.serving.audit_sink import AuditSink
     from tokenry_revocation.pending import Pending
     from tokenry_revocation.records import Actor, Record
     from tokenry_revocation.revoking import Signature
 
 
 KEPT_RECORDS: Final = 5000  # in memory, to be asked for: some 10 MB
-
-
-class AuditSink(Protocol):
-    """Where audit lines go."""
-
-    def __call__(self, event: str, fields: Mapping[str, object]) -> None:
-        """Write one line."""
-        ...
-
-
-def write_to_log(event: str, fields: Mapping[str, object]) -> None:
-    """Write one line to the service's own log, under the logger `tokenry.audit`."""
-    structlog.get_logger("tokenry.audit").warning(event, audit=True, **fields)
 
 
 class AuditLog:
