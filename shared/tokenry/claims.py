@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tokenry.scope import Scope
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class TokenInfo:
     """
     The verified content of one access token: its signature, times, audience and revocation were checked.
@@ -42,6 +42,51 @@ class TokenInfo:
     kid: str
     claims: Mapping[str, Any]
 
+    def __init__(
+        self,
+        *,
+        iss: str,
+        sub: str,
+        client_id: str | None,
+        aud: tuple[str, ...],
+        scope: Scope,
+        exp: int,
+        iat: int,
+        jti: str | None,
+        realm: str | None,
+        kid: str,
+        claims: Mapping[str, Any],
+    ) -> None:
+        """Take what was verified. Written out: what a frozen dataclass makes by itself takes half as long again."""
+        _set_iss(self, iss)
+        _set_sub(self, sub)
+        _set_client_id(self, client_id)
+        _set_aud(self, aud)
+        _set_scope(self, scope)
+        _set_exp(self, exp)
+        _set_iat(self, iat)
+        _set_jti(self, jti)
+        _set_realm(self, realm)
+        _set_kid(self, kid)
+        _set_claims(self, claims)
+
     def __repr__(self) -> str:
         """Name the token without what it carries: claims may be confidential."""
         return f"TokenInfo(iss={self.iss!r}, jti={self.jti!r})"
+
+
+(
+    _set_iss,
+    _set_sub,
+    _set_client_id,
+    _set_aud,
+    _set_scope,
+    _set_exp,
+    _set_iat,
+    _set_jti,
+    _set_realm,
+    _set_kid,
+    _set_claims,
+) = (
+    getattr(TokenInfo, each.name).__set__ for each in fields(TokenInfo)
+)  # as `object.__setattr__` does, without looking the name up

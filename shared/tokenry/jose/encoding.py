@@ -29,7 +29,8 @@ MAX_FLOAT_LENGTH = 32
 """Characters of any other number: the longest that a double needs has 24."""
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+# The other alphabet's own characters, and padding, become what the strict decoder refuses.
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _PADDING = (b"", b"", b"==", b"=")  # by the length modulo 4
 # What the last character may be, by the length modulo 4: the bits that no byte needs are zero (RFC 4648
@@ -58,9 +59,12 @@ def b64url_decode(text: str | bytes) -> bytes:
     """
     data = text if isinstance(text, bytes) else _ascii(text)
     remainder = len(data) & 3
-    if data.translate(None, _ALPHABET) or (remainder and data[-1] not in _LAST[remainder]):
-        raise ProtocolError("not canonical base64url without padding")
-    return binascii.a2b_base64(data.translate(_TO_STANDARD) + _PADDING[remainder])
+    try:
+        if not remainder or data[-1] in _LAST[remainder]:
+            return binascii.a2b_base64(data.translate(_TO_STANDARD) + _PADDING[remainder], strict_mode=True)
+    except ValueError:
+        pass
+    raise ProtocolError("not canonical base64url without padding")
 
 
 def b64url_decode_many(texts: Sequence[str], *, size: int) -> list[bytes]:

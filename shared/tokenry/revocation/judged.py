@@ -34,7 +34,7 @@ class JudgedToken:
     """
 
     __slots__ = (
-        "_by_claims", "_identities", "_keys",
+        "_found",
         "claims", "iat", "iss", "issued_at", "jti", "kid", "signing_input",
     )  # fmt: skip
 
@@ -50,14 +50,12 @@ class JudgedToken:
         self.signing_input = signing_input
         root = claims.get("root_iat", iat)
         self.issued_at: int = min(iat, root) if type(root) is int else 0
-        # Keyed by the salt itself: an id could be used again by another list.
-        self._identities: dict[bytes, tuple[bytes, ...]] = {}
-        self._keys: dict[bytes, bytes] = {}
-        self._by_claims: dict[tuple[bytes, tuple[str, ...]], tuple[bytes, ...]] = {}
+        # Its identities by salt, its claims by salt and names. (By the salt itself: an id could be used again.)
+        self._found: dict[bytes | tuple[bytes, tuple[str, ...]], tuple[bytes, ...]] = {}
 
     def identities(self, salt: bytes) -> tuple[bytes, ...]:
         """Return the fingerprints that name this token, or one that it was exchanged from: by signing input, by id."""
-        found = self._identities.get(salt)
+        found = self._found.get(salt)
         if found is None:
             root, via = self.claims.get("root_jti"), self.claims.get("via_jti")
             chain = via[:MAX_VIA] if isinstance(via, list) else ()
@@ -66,15 +64,12 @@ class JudgedToken:
                 token_fingerprint(self.signing_input, salt=salt),
                 *[jti_fingerprint(self.iss, jti, salt=salt) for jti in ids],
             )
-            self._identities[salt] = found
+            self._found[salt] = found
         return found
 
     def key(self, salt: bytes) -> bytes:
         """Return the fingerprint of the key that signed it."""
-        found = self._keys.get(salt)
-        if found is None:
-            found = self._keys[salt] = key_fingerprint(self.iss, self.kid, salt=salt)
-        return found
+        return key_fingerprint(self.iss, self.kid, salt=salt)
 
     def carried(self, salt: bytes, names: tuple[str, ...]) -> tuple[bytes, ...]:
         """
@@ -83,9 +78,9 @@ class JudgedToken:
         None when it lacks one of them as a string; two when `client_id` and `azp` are both there and differ.
         """
         memo = (salt, names)
-        found = self._by_claims.get(memo)
+        found = self._found.get(memo)
         if found is None:
-            found = self._by_claims[memo] = self._carried(salt, names)
+            found = self._found[memo] = self._carried(salt, names)
         return found
 
     def _carried(self, salt: bytes, names: tuple[str, ...]) -> tuple[bytes, ...]:

@@ -171,7 +171,8 @@ class Validator:
         try:
             head, body, tail = segments(token)  # step 1
             payload, signature = decode(body), decode(tail)
-            header = self._headers.get(head) or _read_header(parse_header(head))  # step 2
+            known = self._headers.get(head)
+            header = known or _read_header(parse_header(head))  # step 2
         except MalformedJws as malformed:
             raise InvalidToken(malformed.reason) from None
         try:
@@ -185,7 +186,8 @@ class Validator:
         except BadSignature:
             raise InvalidToken(Reason.BAD_SIGNATURE) from None
         info = read_claim_set(claims, kid=key.kid, foreign=issuer.foreign)  # step 5
-        self._remember_header(head, header)
+        if known is None:
+            self._remember_header(head, header)
         judged = JudgedToken(
             iss=info.iss,
             jti=info.jti,
