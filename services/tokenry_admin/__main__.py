@@ -6,13 +6,11 @@ import asyncio
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
-from tokenry.revocation.entries import Kind
-from tokenry.revocation.judged import JudgedToken
 from tokenry.serving.metrics import package_version
 from tokenry.serving.server import command
 from tokenry.sources.keys import KeySource
@@ -35,13 +33,9 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.http.fetch import Fetcher
-    from tokenry.revocation.lists import RevocationList
     from tokenry_admin.issuers import Settling
     from tokenry_admin.ports import ApplicationFiles
     from tokenry_admin.settings import RegistrySettings
-
-
-_LATER_THAN_ANY_CUT: Final = 2**53  # an `iat` that no cut-off is after, so that only the key itself can be hit
 
 
 def open_files(settings: RegistrySettings) -> list[ApplicationFiles]:
@@ -87,7 +81,7 @@ def compose(settings: Settings) -> Callable[[], web.Application]:
             judge=validator,
             settled=settling(settings, clock=clock, fetcher=fetcher),
             fetcher=fetcher,
-            keys=open_keys(settings, store, clock=clock, revoked=_revoked_by(settings.issuer, revocations, clock)),
+            keys=open_keys(settings, store, clock=clock, revoked=_revoked_by(settings.issuer, revocations)),
             rotates_keys=bool(custodies(settings)),
             judge_ready=lambda: validator.ready,
         )
@@ -124,19 +118,12 @@ def _revocations(settings: Settings, *, clock: Clock, keys: KeySource) -> Revoca
     )
 
 
-def _revoked_by(
-    issuer: str, revocations: RevocationSource, clock: Clock
-) -> Callable[[Collection[str]], Collection[str]]:
+def _revoked_by(issuer: str, revocations: RevocationSource) -> Callable[[Collection[str]], Collection[str]]:
     """Return what tells which keys the list has revoked; without a list none is known to be."""
 
     def revoked(kids: Collection[str]) -> Collection[str]:
         held = revocations.snapshot()
-        return () if held is None else {kid for kid in kids if is_revoked(held.value, kid)}
-
-    def is_revoked(listed: RevocationList, kid: str) -> bool:
-        token = JudgedToken(iss=issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input="")
-        hit = listed.hits(token, now=clock.now())
-        return hit is not None and hit.kind is Kind.KEY
+        return () if held is None else {kid for kid in kids if held.value.has_key(issuer, kid)}
 
     return revoked
 

@@ -21,8 +21,6 @@ import structlog
 from tokenry.jose.jwk import BadSignature
 from tokenry.jose.jwks import KeySet
 from tokenry.jose.probe import check_key
-from tokenry.revocation.entries import Kind
-from tokenry.revocation.judged import JudgedToken
 from tokenry_issuer.mirror import Mirror
 from tokenry_issuer.remote_signing import RemoteSigning
 from tokenry_registry.key_management import KeyManagementUnavailable
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
     from tokenry_registry.ports import ObjectStore
 
 _log = structlog.get_logger("tokenry_issuer.keyring")
-_LATER_THAN_ANY_CUT = 2**53  # an `iat` that no cut-off is after, so that only the key itself can be hit
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +242,7 @@ class Keyring:
         kids = frozenset(self._keys) | frozenset(self._others)
         if self._judged is not None and self._judged[0] is revocations and self._judged[1] == kids:
             return
-        named = {kid for kid in kids - self._revoked if self._is_revoked(kid, revocations)}
+        named = {kid for kid in kids - self._revoked if revocations.has_key(self._issuer, kid)}
         self._judged = (revocations, kids)
         if named:
             _log.error("signing keys revoked", kids=sorted(named))
@@ -320,11 +317,6 @@ class Keyring:
 
     def _usable(self) -> KeySchedule:
         return self._schedule.without(self._revoked) if self._revoked else self._schedule
-
-    def _is_revoked(self, kid: str, revocations: RevocationList) -> bool:
-        token = JudgedToken(iss=self._issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input="")
-        hit = revocations.hits(token, now=self._clock.now())
-        return hit is not None and hit.kind is Kind.KEY
 
     def _read(self, kid: str, body: bytes) -> SigningKey | PublishedKey:
         stored = read_stored_key(body, kid=kid)

@@ -19,8 +19,6 @@ import structlog
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import b64url_encode
-from tokenry.revocation.entries import Kind
-from tokenry.revocation.judged import JudgedToken
 from tokenry.revocation.signed import MAX_SIGNED_BYTES, digest_of, read_signed_list
 from tokenry.revocation.wire import document_of
 from tokenry_revocation.list_keys import signing_key
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 OBJECT_NAME: Final = "revocation-list.jwt"
 TAKE_OVER_AFTER: Final = 1.25  # periods without a change
 LOOKS: Final = 6  # of a publisher that stands by, in a period
-_LATER_THAN_ANY_CUT: Final = 2**53
 
 _log = structlog.get_logger("tokenry.revocation.publisher")
 
@@ -272,14 +269,9 @@ class Publisher:
 
     def _signer(self) -> PrivateKey | None:
         keys, now = self._keys.keys(), self._clock.now()
-        revoked = {key.private.kid for key in keys if self._is_revoked(key.private.kid)}
+        issuer, revocations = self._stream.issuer, self._feed.revocations
+        revoked = {key.private.kid for key in keys if revocations.has_key(issuer, key.private.kid)}
         return signing_key(keys, now=now, revoked=revoked)
-
-    def _is_revoked(self, kid: str) -> bool:
-        issuer = self._stream.issuer
-        probe = JudgedToken(iss=issuer, jti=None, kid=kid, iat=_LATER_THAN_ANY_CUT, claims={}, signing_input="")
-        hit = self._feed.revocations.hits(probe, now=self._clock.now())
-        return hit is not None and hit.kind is Kind.KEY
 
     def _note(self, turn: Turn) -> Turn:
         self._metrics.list_published(turn.value)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenry.errors import ProtocolError
 from tokenry.revocation.blocks import Block
 from tokenry.revocation.entries import Entry, Kind
+from tokenry.revocation.fingerprints import key_fingerprint
 from tokenry.revocation.judged import JudgedToken
 from tokenry.revocation.rules import Hit, Rules
 
@@ -102,6 +103,10 @@ class RevocationList:
         if entry.single and entry.fingerprint is not None:
             return entry.fingerprint in self.block
         return entry in self.rules
+
+    def has_key(self, iss: str, kid: str) -> bool:
+        """Tell whether the key *kid* of the issuer *iss* is revoked, and with it all that it ever signed."""
+        return any(self.rules.has_key(key_fingerprint(iss, kid, salt=salt)) for salt in self.salts.values())
 
     def hits(self, token: JudgedToken, *, now: float) -> Hit | None:
         """

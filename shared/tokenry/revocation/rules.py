@@ -140,6 +140,10 @@ class Rules:
         alive = [e for e in self._entries if e.in_force_until is None or e.in_force_until > now]
         return self if len(alive) == len(self._entries) else Rules(alive)
 
+    def has_key(self, fingerprint: bytes) -> bool:
+        """Tell whether the key with this *fingerprint* is revoked."""
+        return fingerprint in self._keys
+
     def hits(self, token: JudgedToken, *, salt_id: str, salt: bytes, now: float) -> Hit | None:
         """Return what revokes *token* among the entries under *salt*."""
         if self._singles:

@@ -24,7 +24,7 @@ from tests.support.revocation_entries import (
 )
 from tokenry.errors import ProtocolError
 from tokenry.revocation.entries import Entry, Kind
-from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, token_fingerprint
+from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, key_fingerprint, token_fingerprint
 from tokenry.revocation.lists import PRUNE_SECONDS, RevocationList
 from tokenry.revocation.wire import document_of, format_binary_list
 
@@ -74,6 +74,18 @@ def test_a_key_hits_what_it_signed_for_its_issuer_for_ever():
     assert hit(entries, judged(kid="k2")) is None
     assert hit(entries, judged(kid="k", iss="https://other.example")) is None
     assert list_of(entries).merge([], now=NOW + 10**8).hits(judged(kid="k"), now=NOW) is not None
+
+
+def test_a_key_is_known_by_itself_under_any_salt_and_by_no_rule_that_hits_its_tokens():
+    other = replace(key_entry("k2"), fingerprint=key_fingerprint(ISSUER, "k2", salt=b"b" * 16), salt="s2")
+    held = RevocationList.of(
+        [key_entry("k"), other, all_entry(before=NOW)], salts=SALTS | {"s2": b"b" * 16}, epoch=1, max_token_lifetime=1
+    )
+    assert held.has_key(ISSUER, "k")
+    assert held.has_key(ISSUER, "k2")
+    assert not held.has_key(ISSUER, "k3")
+    assert not held.has_key("https://other.example", "k")
+    assert not RevocationList.empty().has_key(ISSUER, "k")
 
 
 def test_all_hits_what_was_issued_before_its_cut_off():
