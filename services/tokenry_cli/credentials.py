@@ -18,6 +18,7 @@ from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import parse_json_object
 from tokenry_cli.app import App
 from tokenry_cli.output import ExitCode, fail, people
+from tokenry_registry.adapters.aws import make_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,18 +175,9 @@ def replace(path: Path, content: bytes, *, mode: int) -> None:
 
 def s3_reader(place: Place) -> Callable[[str], bytes]:
     """Return what reads the application's objects by name, with credentials that boto3 finds."""
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = boto3.session.Session().client(
-        "s3",
-        config=Config(
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"total_max_attempts": 3, "mode": "standard"},
-        ),
-    )
+    client = make_client("s3", connect_seconds=_CONNECT_SECONDS, read_seconds=_READ_SECONDS, attempts=3)
 
     def read(name: str) -> bytes:
         key = place.key(name)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tokenry_registry.adapters import aws
 from tokenry_registry.key_management import KeyManagementUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONNECT_SECONDS = 1.0  # botocore's own default is 60
-READ_SECONDS = 2.0  # likewise; KMS signs in some 10 ms
+CONNECT_SECONDS = 1.0
+READ_SECONDS = 2.0  # KMS signs in some 10 ms
 MAX_ATTEMPTS = 2  # the second one goes to another host; more would prolong an overload
 CONNECTIONS = 16  # signatures under way at once
 MAX_RAW_BYTES = 4096  # what KMS hashes itself; of longer messages it takes the digest
@@ -20,33 +22,15 @@ DELETION_DAYS = 30  # before a discarded key is really gone: the longest that KM
 _ALGORITHM = "ECDSA_SHA_256"
 
 
-def make_client(
-    *, endpoint_url: str | None = None, region: str | None = None, access_key: tuple[str, str] | None = None
-) -> Any:  # noqa: ANN401 -- boto3 makes its clients' classes when it runs
-    """
-    Return a KMS client with short deadlines.
-
-    Args:
-        endpoint_url: Another server than the one of AWS.
-        region: Region; default: what boto3 finds in the environment.
-        access_key: Id and secret; default: what boto3 finds (role of the machine, environment, files).
-    """
-    import boto3
-    from botocore.config import Config
-
-    return boto3.session.Session().client(
-        "kms",
-        endpoint_url=endpoint_url,
-        region_name=region,
-        aws_access_key_id=None if access_key is None else access_key[0],
-        aws_secret_access_key=None if access_key is None else access_key[1],
-        config=Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
-            max_pool_connections=CONNECTIONS,
-        ),
-    )
+make_client = partial(
+    aws.make_client,
+    "kms",
+    connect_seconds=CONNECT_SECONDS,
+    read_seconds=READ_SECONDS,
+    attempts=MAX_ATTEMPTS,
+    connections=CONNECTIONS,
+)
+"""Makes a KMS client with short deadlines; `endpoint_url`, `region` and `access_key` as of `aws.make_client`."""
 
 
 class AwsKeyManagement:

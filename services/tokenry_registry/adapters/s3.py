@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tokenry_registry.adapters import aws
 from tokenry_registry.ports import (
     GONE,
     MAX_OBJECT_BYTES,
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 1000  # keys; the most that S3 gives at once
 THREADS = 8  # as many reads at once; the first load of 50,000 objects is what they are for
-CONNECT_SECONDS = 1.0  # botocore's own default is 60
-READ_SECONDS = 4.0  # likewise; for each piece that is read
+CONNECT_SECONDS = 1.0
+READ_SECONDS = 4.0  # for each piece that is read
 MAX_ATTEMPTS = 2  # the second one goes to another host; more would prolong an overload
 _NOT_MODIFIED = {"304", "NotModified"}
 _MISSING = {"404", "NoSuchKey"}
@@ -38,33 +40,15 @@ _FORBIDDEN = {"403", "AccessDenied"}
 _CONFLICT = {"404", "NoSuchKey", "409", "ConditionalRequestConflict", "412", "PreconditionFailed"}
 
 
-def make_client(
-    *, endpoint_url: str | None = None, region: str | None = None, access_key: tuple[str, str] | None = None
-) -> S3Client:
-    """
-    Return an S3 client with short deadlines.
-
-    Args:
-        endpoint_url: Another server than the one of AWS.
-        region: Region; default: what boto3 finds in the environment.
-        access_key: Id and secret; default: what boto3 finds (role of the machine, environment, files).
-    """
-    import boto3
-    from botocore.config import Config
-
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint_url,
-        region_name=region,
-        aws_access_key_id=None if access_key is None else access_key[0],
-        aws_secret_access_key=None if access_key is None else access_key[1],
-        config=Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
-            max_pool_connections=THREADS,
-        ),
-    )
+make_client = partial(
+    aws.make_client,
+    "s3",
+    connect_seconds=CONNECT_SECONDS,
+    read_seconds=READ_SECONDS,
+    attempts=MAX_ATTEMPTS,
+    connections=THREADS,
+)
+"""Makes an S3 client with short deadlines; `endpoint_url`, `region` and `access_key` as of `aws.make_client`."""
 
 
 class S3Store:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tokenry_registry.adapters import aws
 from tokenry_revocation.authorization import MAX_RULE_BYTES
 from tokenry_revocation.rules import FOLDER, MAX_RULES, SUFFIX, RulesUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIMEOUT_SECONDS = 5.0  # boto3's own are sixty
+TIMEOUT_SECONDS = 5.0
+_make_client = partial(aws.make_client, "s3", connect_seconds=TIMEOUT_SECONDS, read_seconds=TIMEOUT_SECONDS, attempts=2)
 
 
 class RulesBucket:
@@ -35,7 +38,7 @@ class RulesBucket:
         """
         self._bucket = bucket
         self._prefix = f"{prefix}{folder}"
-        self._client = _new_client() if client is None else client
+        self._client = _make_client() if client is None else client
 
     def list(self) -> dict[str, str]:
         """Return the names of the rules, each with its object's ETag."""
@@ -64,18 +67,6 @@ class RulesBucket:
         except _driver_errors() as error:
             raise RulesUnavailable(f"a rule cannot be read ({type(error).__name__})") from None
         return document
-
-
-def _new_client() -> Any:  # noqa: ANN401 -- untyped driver
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=TIMEOUT_SECONDS,
-        read_timeout=TIMEOUT_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": 2},
-    )
-    return boto3.client("s3", config=config)
 
 
 def _driver_errors() -> tuple[type[Exception], ...]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from tokenry.revocation.signed import SIGNED_LIST_MEDIA_TYPE
+from tokenry_registry.adapters import aws
 from tokenry_revocation.publisher import OBJECT_NAME, Overtaken, Placed, ShelfUnavailable
 
-TIMEOUT_SECONDS: Final = 5.0  # boto3's own are sixty; for each piece of a body
+TIMEOUT_SECONDS: Final = 5.0  # for each piece of a body
 CACHE_SECONDS: Final = 5  # that a CDN may keep it: part of the 61 s within which it is in force
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _OVERTAKEN: Final = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
+_make_client = partial(
+    aws.make_client,
+    "s3",
+    connect_seconds=TIMEOUT_SECONDS,
+    read_seconds=TIMEOUT_SECONDS,
+    # One attempt: a write that was repeated after a lost answer would find itself overtaken by itself.
+    attempts=1,
+)
 
 
 class S3Shelf:
@@ -26,7 +36,7 @@ class S3Shelf:
             client: An S3 client; by default one with short deadlines.
         """
         self._place = {"Bucket": bucket, "Key": f"{prefix}{OBJECT_NAME}"}
-        self._client = _new_client() if client is None else client
+        self._client = _make_client() if client is None else client
 
     def version(self) -> str | None:
         """Return the object's ETag."""
@@ -64,19 +74,6 @@ class S3Shelf:
                 raise Overtaken("the list is of another version than the one to replace") from None
             raise _unavailable(error) from None
         return str(answer["ETag"])
-
-
-def _new_client() -> Any:  # noqa: ANN401 -- untyped driver
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=TIMEOUT_SECONDS,
-        read_timeout=TIMEOUT_SECONDS,
-        # One attempt: a write that was repeated after a lost answer would find itself overtaken by itself.
-        retries={"mode": "standard", "total_max_attempts": 1},
-    )
-    return boto3.client("s3", config=config)
 
 
 def _driver_errors() -> tuple[type[Exception], ...]:
