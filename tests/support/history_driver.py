@@ -37,6 +37,8 @@ _POST_SECONDS: Final = 12.0
 _ASK_SECONDS: Final = 10.0
 _PULSE_SECONDS: Final = 0.1
 _CHASE_SECONDS: Final = 45.0
+_CHASE_PAUSE_SECONDS: Final = 0.03  # between asking whether a revocation took effect: how finely that is measured
+_CHASE_FINELY_SECONDS: Final = 1.5  # beyond which it is asked ever more seldom
 _CHASES: Final = 60  # at a time
 _ASK_AGAIN_SECONDS: Final = 40.0
 
@@ -121,6 +123,7 @@ class Driver:
         self._names = 0
         self._numbers = 0
         self._records: dict[int, str] = {}
+        self._undone: set[int] = set()
         self._revoked: deque[Minted] = deque(maxlen=600)
         self._keys_left = list(platform.keys)
         self._dead_keys: set[str] = set()
@@ -367,7 +370,7 @@ class Driver:
             if ok:
                 self._records[number] = json.loads(body)["id"]
                 if follow is not None:
-                    self._spawn(self._chase(follow, returned))
+                    self._spawn(self._chase(follow, number, returned))
                 return number
             if outcome is Outcome.FAIL or attempt or self._over or self.random.random() < 0.5:
                 return None
@@ -376,6 +379,7 @@ class Driver:
 
     async def _undo(self, number: int) -> None:
         await asyncio.sleep(self.random.uniform(5.0, 30.0))
+        self._undone.add(number)
         invoked = self.now()
         _, status, _ = await self._send(f"/revocations/{self._records[number]}/undo", {})
         self.history.add(Undo(number=number, invoked=invoked, returned=self.now(), outcome=outcome_of(status)))
@@ -499,23 +503,26 @@ class Driver:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return Result.ERROR, None, None
 
-    async def _chase(self, minted: Minted, acknowledged: float) -> None:
-        """Ask one validator until it refuses: how long it takes from the acknowledgement on."""
+    async def _chase(self, minted: Minted, number: int, acknowledged: float) -> None:
+        """Ask one validator until it refuses: how long it takes from the acknowledgement of revocation *number* on."""
         names = [name for name in VALIDATORS if self.platform.parts[name].running]
         if not names or self._chasing >= _CHASES:
             self.unchased += 1
             return
         name = self.random.choice(names)
         self._chasing += 1
-        pause = 0.02
+        pause = _CHASE_PAUSE_SECONDS
         try:
             while (passed := self.now() - acknowledged) < _CHASE_SECONDS and self.now() < minted.mint.exp - 3:
+                if number in self._undone:  # one that polls may not have heard of it before it was taken back
+                    return
                 result = await self._validate(name, minted, minted.text, "same")
                 if result is Result.REVOKED:
                     self.spread.append(Spread(name, acknowledged, self.now() - acknowledged))
                     return
                 await asyncio.sleep(pause)
-                pause = min(0.5, pause * 1.3)
+                if passed > _CHASE_FINELY_SECONDS:
+                    pause = min(0.5, pause * 1.3)
             if passed >= _CHASE_SECONDS:
                 self.spread.append(Spread(name, acknowledged, None))
         finally:

@@ -12,7 +12,9 @@ from tokenry.http.fetch import Failure, FetchFailed, Headers, Response
 from tokenry.jose import jws
 from tokenry.jose.encoding import parse_json_object
 from tokenry.revocation.judged import JudgedToken
+from tokenry.revocation.wire import LIST_HEADER, ListStamp
 from tokenry.sources.events import EventKind
+from tokenry.sources.revocation_conversation import GAP_SECONDS, LAGGING_SECONDS
 from tokenry.sources.revocations import RevocationSource, revocations_root
 from tokenry.testing.clock import FakeClock
 from tokenry.testing.issuer import FakeIssuer
@@ -249,6 +251,26 @@ def test_another_replica_that_answers_at_once_with_what_is_known_is_asked_again_
     ask(source, clock)
     assert hits(source, token)
     assert 0 < step(source) <= 0.25
+
+
+def test_a_replica_that_is_behind_and_has_news_all_the_same_is_listened_to_at_once(source, script, clock, issuer):
+    """Each replica hears first of what is posted to it, also while its last read of the store is the older one."""
+
+    def behind(request):
+        answer = issuer.fetch(request)
+        stamp = ListStamp.parse(answer.headers[LIST_HEADER.lower()])
+        earlier = replace(stamp, as_of=stamp.as_of - 0.4, age=stamp.age + 0.4)
+        return replace(answer, headers=Headers([(LIST_HEADER, earlier.format())]))
+
+    step(source)
+    step(source)
+    script.override["changes"] = behind
+    issuer.revoke(token := issuer.token())
+    ask(source, clock)
+    assert hits(source, token)
+    assert 0 < step(source) <= GAP_SECONDS
+    ask(source, clock)  # and this answer has nothing new
+    assert step(source) >= LAGGING_SECONDS
 
 
 def test_a_held_request_that_breaks_is_followed_at_once_by_one_that_is_not_held(source, script, clock):
