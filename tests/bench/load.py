@@ -6,14 +6,17 @@ Each line in is a JSON object (`address`, `requests`: a file with a JSON array o
 last one: no think time, no pipelining.
 
 With `rate` (requests a second) requests are due at fixed times, whatever the answers take; a latency counts
-from the moment at which its request was due (so that a stall is seen in all that it delayed). With `beside` (an order
-of its own: `requests`, `rate`, `connections`) others ask at the same time, and are counted by status only.
+from the moment at which its request was due (so that a stall is seen in all that it delayed). They are sent by a loop
+on `select`, which waits for microseconds: others wait for whole milliseconds, and would send what is due in bunches.
+With `beside` (an order of its own: `requests`, `rate`, `connections`) others ask at the same time, and are counted by
+status only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import selectors
 import sys
 import time
 from array import array
@@ -162,11 +165,21 @@ class Files:
         return self._read[path]
 
 
+def punctual_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop whose timers are exact to some microseconds."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 def main() -> None:
     files = Files()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as fast,
+        asyncio.Runner(loop_factory=punctual_loop) as punctual,
+    ):
         for line in sys.stdin:
-            print(json.dumps(runner.run(perform(json.loads(line), files))), flush=True)  # noqa: T201 -- the answer
+            order = json.loads(line)
+            runner = punctual if order.get("rate") else fast
+            print(json.dumps(runner.run(perform(order, files))), flush=True)  # noqa: T201 -- the answer
 
 
 if __name__ == "__main__":
