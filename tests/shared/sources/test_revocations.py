@@ -259,7 +259,7 @@ def test_a_replica_that_is_behind_and_has_news_all_the_same_is_listened_to_at_on
     def behind(request):
         answer = issuer.fetch(request)
         stamp = ListStamp.parse(answer.headers[LIST_HEADER.lower()])
-        earlier = replace(stamp, as_of=stamp.as_of - 0.4, age=stamp.age + 0.4)
+        earlier = replace(stamp, as_of=stamp.as_of - 60, age=stamp.age + 60)
         return replace(answer, headers=Headers([(LIST_HEADER, earlier.format())]))
 
     step(source)
