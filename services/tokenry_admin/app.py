@@ -12,11 +12,11 @@ from aiohttp import web
 
 from tokenry.errors import TokenryError
 from tokenry.serving.application import create_base_app
-from tokenry.serving.audit_sink import write_to_log
+from tokenry.serving.audit_sink import Chained, write_to_log
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.rate_limit import TokenBuckets
-from tokenry_admin.audit import AuditLog, Chained
+from tokenry_admin.audit import AuditLog
 from tokenry_admin.documents import Documents
 from tokenry_admin.handlers import KINDS, Clients, Service
 from tokenry_admin.key_handlers import Keys

@@ -9,38 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenry.serving.audit_chain import AuditChain
-from tokenry.serving.audit_sink import write_to_log
 from tokenry_admin.views import changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tokenry.clock import Clock
     from tokenry.serving.audit_sink import AuditSink
     from tokenry_registry.realms import ObjectKey
-
-
-class Chained:
-    """A sink that makes its lines a chain and hands them on."""
-
-    def __init__(self, sink: AuditSink = write_to_log, *, instance: str, clock: Clock) -> None:
-        """
-        Begin a chain.
-
-        Args:
-            sink: Where the lines go.
-            instance: A name of this run of this process that no other run has.
-            clock: Where the time comes from.
-        """
-        self._sink = sink
-        self._clock = clock
-        self._chain = AuditChain(instance)
-
-    def __call__(self, event: str, fields: Mapping[str, object]) -> None:
-        """Write one line."""
-        record = self._chain.record(event, fields, now=self._clock.now())
-        self._sink(event, {name: value for name, value in record.items() if name != "event"})
 
 
 class AuditLog:

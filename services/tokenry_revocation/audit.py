@@ -13,10 +13,11 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenry.serving.audit_chain import AuditChain
-from tokenry.serving.audit_sink import write_to_log
+from tokenry.serving.audit_sink import Chained, write_to_log
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tokenry.clock import Clock
     from tokenry.serving.audit_chain import Head
     from tokenry.serving.audit_sink import AuditSink
@@ -41,14 +42,13 @@ class AuditLog:
             clock: Where the time comes from.
         """
         self._sink = sink
-        self._clock = clock
-        self._chain = AuditChain(instance)
+        self._chained = Chained(self._keep, instance=instance, clock=clock)
         self._last: deque[dict[str, Any]] = deque(maxlen=KEPT_RECORDS)
 
     @property
     def head(self) -> Head:
         """Return the last record's number and hash."""
-        return self._chain.head
+        return self._chained.head
 
     def before(self, seq: int | None, *, limit: int) -> list[dict[str, Any]]:
         """Return up to *limit* of the last records with a smaller number than *seq*, the last one first."""
@@ -135,6 +135,8 @@ class AuditLog:
     def _write(self, event: str, actor: Actor, **fields: object) -> None:
         who = {"iss": actor.iss, "sub": actor.sub, "client_id": actor.client_id}
         said = {name: value for name, value in fields.items() if value not in (None, [])}
-        record = self._chain.record(event, {"actor": who, **said}, now=self._clock.now())
-        self._last.append(record)
-        self._sink(event, {name: value for name, value in record.items() if name != "event"})
+        self._chained(event, {"actor": who, **said})
+
+    def _keep(self, event: str, fields: Mapping[str, object]) -> None:
+        self._last.append({"event": event, **fields})
+        self._sink(event, fields)

@@ -9,9 +9,10 @@ import pytest
 from tests.services.admin.support import ACTOR
 from tokenry.errors import ConfigurationError
 from tokenry.serving.audit_chain import BrokenChain, record_of, verify
+from tokenry.serving.audit_sink import Chained
 from tokenry.testing.clock import FakeClock
 from tokenry_admin.adapters.audit_file import AuditFile
-from tokenry_admin.audit import AuditLog, Chained
+from tokenry_admin.audit import AuditLog
 
 NOW = 1_800_000_000.0
 
