@@ -239,7 +239,7 @@ def undo(
 ) -> None:
     """Take a mistake back; Plan B's validators keep it until they restart."""
     if dry_run:
-        _print(_ask(context, identity, lambda platform: platform.about(name)), output)
+        show_(name, identity, context, output)
         people.print(f"would take {escape(name)} back; nothing was changed")
         return
     confirm_if_protected(f"What {name} revoked will be accepted again")
@@ -258,7 +258,7 @@ def approve(
 ) -> None:
     """Put in force what another person asked for."""
     if dry_run:
-        _print(_ask(context, identity, lambda platform: platform.about(name)), output)
+        show_(name, identity, context, output)
         people.print(f"would put {escape(name)} in force; nothing was changed")
         return
     confirm_if_protected(f"{name} will be in force")
