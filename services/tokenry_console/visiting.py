@@ -277,8 +277,16 @@ def check_origin(request: web.Request) -> None:
     if site is not None and site != "same-origin":
         raise Forged("the form was sent by a page of another site")
     origin = request.headers.get(hdrs.ORIGIN)
-    if site is None and origin is not None and urlsplit(origin).netloc != request.headers.get(hdrs.HOST):
+    if site is None and origin is not None and _authority(origin) != request.headers.get(hdrs.HOST):
         raise Forged("the form was sent by a page of another site")
+
+
+def _authority(origin: str) -> str | None:
+    """Return host and port of *origin*; None for what is no origin, which no browser sends."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _read_form(request: web.Request) -> Form:

@@ -265,7 +265,8 @@ async def test_the_secret_of_another_persons_session_is_no_good(inside):
 @pytest.mark.parametrize(
     "headers",
     [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "none"},
-     {"Origin": "https://evil.example"}, {"Origin": "null"}],
+     {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://["}, {"Origin": "http://[::1"},
+     {"Origin": ""}],
 )  # fmt: skip
 async def test_a_form_of_another_site_changes_nothing_even_with_the_secret(inside, headers):
     await inside.browser.get("/keys")
