@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TIMELINE_SECONDS: Final = 3600.0  # as long as metrics are kept: what is below has the same axis
 CLAIM_ROWS: Final = 3
 MAX_FIELD: Final = 20_000  # characters; a token has at most 8192
+MAX_CUTOFF: Final = 10**11  # Unix seconds that can be written as a date
 REASONS: Final = ("key-compromise", "leak", "offboarding", "test")
 KINDS: Final = (
     ("claims", "Tokens by claims"),
@@ -290,7 +291,10 @@ def _cutoff(said: str) -> int:
         raise Malformed("Write the cut-off as 2026-11-21T05:58:00Z, or leave it empty: all issued up to now.") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp())
+    seconds = int(moment.timestamp())
+    if not 0 <= seconds < MAX_CUTOFF:  # with an offset it may also lie in a year that has no name
+        raise Malformed("The cut-off lies before 1970 or too far ahead: write the moment up to which tokens are bad.")
+    return seconds
 
 
 def _mentions(one: Revocation, words: str) -> bool:

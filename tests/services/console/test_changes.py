@@ -140,6 +140,9 @@ async def test_a_pasted_token_is_sent_to_the_service_and_is_on_no_page(inside):
         ({"kind": "everything"}, "Say what to revoke"),
         ({}, "Say what to revoke"),
         ({"kind": "all", "issued_before": "yesterday"}, "2026-11-21T05:58:00Z"),
+        ({"kind": "all", "issued_before": "1969-12-31T23:59:59Z"}, "before 1970"),
+        ({"kind": "all", "issued_before": "0001-01-01T00:00:00+23:59"}, "before 1970"),
+        ({"kind": "all", "issued_before": "9999-12-31T23:59:59-23:59"}, "too far ahead"),
     ],
 )
 async def test_a_form_that_says_nothing_is_not_sent_anywhere(inside, form, said):
