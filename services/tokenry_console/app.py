@@ -48,6 +48,7 @@ PARTS = web.AppKey("parts", Parts)
 SCRAPER = web.AppKey("scraper", Scraper)
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 ACTIONS: Final = "disable|enable|rotate-secret"
+LEAVES_A_BODY: Final = frozenset({408, 413, 415})  # RFC 9110 sections 15.5.9, 15.5.14 and 15.5.16
 _log = structlog.get_logger("tokenry.console")
 
 
@@ -208,9 +209,12 @@ def _refusal(error: TokenryError) -> web.Response:
         case TooBusy():
             return _error(503, str(error), "Try again in a minute. Nothing was done.")
         case BackendError():
-            return _error(error.status or 502, f"{error.part}: {error.cause}", error.advice)
+            return _error(error.page_status, f"{error.part}: {error.cause}", error.advice)
         case Problem():
-            return _error(error.status, error.detail, "Go back, and correct what was sent. Nothing was done.")
+            response = _error(error.status, error.detail, "Go back, and correct what was sent. Nothing was done.")
+            if error.status in LEAVES_A_BODY:
+                response.force_close()  # what is left of the body is of no interest
+            return response
         case OAuthError():
             return _error(error.status, error.description, "Go back, and correct what was sent. Nothing was done.")
         case _:

@@ -45,6 +45,12 @@ class BackendError(TokenryError):
         self.status = status
         super().__init__(f"{part}: {cause}")
 
+    @property
+    def page_status(self) -> int:
+        """The HTTP status of a page that is nothing without that answer: a refusal as it is, else 502 (RFC 9110)."""
+        refused = HTTPStatus.BAD_REQUEST <= (self.status or 0) < HTTPStatus.INTERNAL_SERVER_ERROR
+        return self.status if refused and self.status is not None else HTTPStatus.BAD_GATEWAY
+
 
 class NotConfigured(BackendError):
     """The console was not told where this service is."""

@@ -158,7 +158,8 @@ class Changing:
             self._site.parts.backends.revocation.post("/revocations", body, bearer=visit.bearer, key=draft.id)
         )
         if done.value is None:
-            return await self._page(request, visit, ask, preview=None, draft=draft, complaint=_said(done), status=502)
+            status = 502 if done.fault is None else done.fault.page_status
+            return await self._page(request, visit, ask, draft=draft, complaint=_said(done), status=status)
         visit.session.drafts.pop(draft.id, None)
         status, said = done.value
         name = text(said, "id") or ""
@@ -178,7 +179,7 @@ class Changing:
         """Show one revocation, and what can be done about it."""
         visit, ask = await self._site.enter(request)
         one = await part(ask.revocation(request.match_info["id"]))
-        status = 200 if one.value is not None else (one.fault.status or 502) if one.fault is not None else 502
+        status = 200 if one.fault is None else one.fault.page_status
         return self._site.show(request, visit, "revocation.html", one=one, name=request.match_info["id"], status=status)
 
     async def undo(self, request: web.Request) -> web.Response:

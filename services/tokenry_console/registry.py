@@ -154,7 +154,7 @@ class Registry:
         realm, client_id = request.match_info["realm"], request.match_info["id"]
         known = await part(ask.client(realm, client_id))
         counted = await part(self._count(visit, realm, client_id)) if known.value is not None else None
-        status = 200 if known.value is not None else 502 if known.fault is None else known.fault.status or 502
+        status = 200 if known.fault is None else known.fault.page_status
         return self._site.show(
             request,
             visit,

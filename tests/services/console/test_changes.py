@@ -105,6 +105,19 @@ async def test_a_timeout_says_that_nobody_knows_and_sending_again_has_the_same_n
 
 
 @pytest.mark.parametrize(
+    ("answer", "status"),
+    [((403, {"detail": "not you"}), 403), ((409, {"detail": "used"}), 409), ((500, b""), 502), ((201, b"<html>"), 502)],
+)
+async def test_a_refusal_is_passed_on_and_a_fault_of_the_service_is_none_of_ours(inside, answer, status):
+    await preview(inside)
+    inside.platform.answers["POST", "/revocations"] = answer
+    page = await confirm(inside, "basket")
+    assert (page.status, "the revocation service: " in page.words) == (status, True)
+    inside.platform.answers["GET", "/revocations/rev-9"] = answer
+    assert (await inside.browser.get("/revocations/rev-9")).status == status
+
+
+@pytest.mark.parametrize(
     ("form", "data", "word"),
     [
         ({"kind": "jti", "jti": "j-1"}, {"type": "TOKEN", "data": {"jti": "j-1"}}, "one token"),

@@ -275,6 +275,12 @@ async def test_a_form_of_another_site_changes_nothing_even_with_the_secret(insid
     assert not inside.platform.posted("https://admin.example")
 
 
+@pytest.mark.parametrize(("length", "headers", "status"), [(70_000, {}, 413), (10, {"Content-Encoding": "gzip"}, 415)])
+async def test_a_body_that_is_not_read_ends_its_connection(inside, length, headers, status):
+    reply = await inside.browser.send("POST", "/keys/rotate", form={"csrf": "x" * length}, headers=headers)
+    assert (reply.status, reply.headers.get("Connection")) == (status, "close")
+
+
 async def test_nobody_is_logged_in_by_a_form_of_another_site(console):
     await console.browser.get("/login")
     reply = await console.browser.submit("/login", headers={"Origin": "https://evil.example"}, token=bearer())
