@@ -29,7 +29,7 @@ from tokenry_issuer.certificate_authentication import CertificateAuthenticator
 from tokenry_issuer.credentials import Credentials
 from tokenry_issuer.handlers import JwkSetEndpoint, MetadataEndpoints, TokenEndpoint
 from tokenry_issuer.instruments import Instruments
-from tokenry_issuer.issuance import Revocations, TokenIssuance
+from tokenry_issuer.issuance import TokenIssuance
 from tokenry_issuer.keyring import Keyring
 from tokenry_issuer.metadata import (
     JWKS_PATH,
@@ -46,6 +46,7 @@ from tokenry_issuer.proofs import ProofReader
 from tokenry_issuer.quick import QuickTokens
 from tokenry_issuer.refreshing import Refresher
 from tokenry_issuer.replay import UsedAssertions
+from tokenry_issuer.revocations import Revocations
 from tokenry_issuer.shared_replay import SharedReplay
 from tokenry_issuer.snapshot import SnapshotFile, SnapshotKeeper, SnapshotRefused
 from tokenry_issuer.subject_tokens import SubjectTokens

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenry_issuer.credentials import Credentials
-    from tokenry_issuer.issuance import Revocations, TokenIssuance
+    from tokenry_issuer.issuance import TokenIssuance
     from tokenry_issuer.keyring import JwkSet, Keyring
     from tokenry_issuer.registry import Registry
+    from tokenry_issuer.revocations import Revocations
     from tokenry_issuer.settings import Settings
 
 FIRST_KEYS_SECONDS = 1.0  # for which a request waits at start: a 503 would cost its sender a pause of that length

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from tokenry.serving.metrics import Metrics
     from tokenry_issuer.credentials import Credentials
-    from tokenry_issuer.issuance import Revocations
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.passwords import SecretChecks
+    from tokenry_issuer.revocations import Revocations
     from tokenry_issuer.shared_replay import ReplayResult
     from tokenry_issuer.snapshot import SnapshotResult
     from tokenry_registry.realms import Refusal

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from tokenry.oauth.token_endpoint import TokenRequest
     from tokenry.revocation.lists import RevocationList
     from tokenry.secret import Secret
-    from tokenry.validation.snapshots import SnapshotSource
     from tokenry_issuer.assertion_authentication import AssertionAuthenticator, Proven
     from tokenry_issuer.authentication import Authenticator
     from tokenry_issuer.certificate_authentication import CertificateAuthenticator
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from tokenry_issuer.minting import Minted
     from tokenry_issuer.proofs import ProofReader
     from tokenry_issuer.registry import RealmCredentials
+    from tokenry_issuer.revocations import Revocations
     from tokenry_issuer.subject_tokens import SubjectTokens
     from tokenry_registry.realms import Client, User
     from tokenry_registry.signing_keys import SigningKey
@@ -65,10 +65,7 @@ RETRY_NOT_LOADED = 5  # seconds: the pace of the refreshes at start
 RETRY_NO_KEY = 5
 RETRY_RETENTION = 60  # seconds: somebody has to change a setting
 RETRY_REVOKED = 3  # seconds: a cut-off lies that far ahead at most; a block lasts longer and says so each time
-FIRST_LIST_WAIT = 10.0  # seconds at start for which a fresh revocation list is waited for
-FRESH_LIST_AGE = 60.0  # seconds; a list kept over a restart may be older
 RETRY_CLOCK = 5  # seconds: another replica may have the right time
-CLOCK_BOUND = 5.0  # seconds by which our clock may be ahead of the revocation service's, which goes by its store's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,70 +100,6 @@ class _Trail:
 
     def add(self, **members: object) -> None:
         self.known.update(members)
-
-
-class Revocations:
-    """What the issuer knows of revocations: the reader's last list, if there is a reader."""
-
-    def __init__(self, source: SnapshotSource[RevocationList] | None, *, clock: Clock) -> None:
-        """Begin to wait for the first list of *source*."""
-        self._source = source
-        self._clock = clock
-        self._began = clock.monotonic()
-
-    @property
-    def configured(self) -> bool:
-        """Tell whether there is a reader at all."""
-        return self._source is not None
-
-    def current(self) -> RevocationList | None:
-        """Return the last list, whatever its age: an old one still only refuses."""
-        snapshot = None if self._source is None else self._source.snapshot()
-        return None if snapshot is None else snapshot.value
-
-    def age(self) -> float | None:
-        """Return the seconds since the list was complete, or None where there is none."""
-        snapshot = None if self._source is None else self._source.snapshot()
-        if snapshot is None:
-            return None
-        return snapshot.age(now=self._clock.now(), monotonic=self._clock.monotonic())
-
-    def clock_ahead(self) -> float | None:
-        """
-        Return by how many seconds our clock is ahead of the revocation service's at least; None without a list.
-
-        The service's clock stood at `as_of` and the age when it wrote its answer, and that was after our request began:
-        what the answer's way took, or the time for which it was held, only makes the figure smaller.
-        """
-        snapshot = None if self._source is None else self._source.snapshot()
-        if snapshot is None:
-            return None
-        began = self._clock.now() - (self._clock.monotonic() - snapshot.requested_at)
-        return began - (snapshot.as_of + snapshot.age_at_request)
-
-    @property
-    def clock_is_off(self) -> bool:
-        """
-        Tell whether our clock is so far ahead that nothing may be signed.
-
-        A token that says to be younger than it is would escape the cut-off of a revocation. With a clock that is behind
-        tokens only seem older: they are hit by more, and expire sooner.
-        """
-        ahead = self.clock_ahead()
-        return ahead is not None and ahead > CLOCK_BOUND
-
-    @property
-    def waiting(self) -> bool:
-        """
-        Tell whether a fresh list must still be waited for.
-
-        A key may have been revoked while this process was not there, so nothing is signed before the first
-        list was read. A revocation service that is away must not stop the issuer, so the wait is short.
-        """
-        if self._source is None or self._clock.monotonic() - self._began >= FIRST_LIST_WAIT:
-            return False
-        age = self.age()
-        return age is None or age > FRESH_LIST_AGE
 
 
 class TokenIssuance:

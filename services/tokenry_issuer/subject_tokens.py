@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
     from tokenry.clock import Clock
     from tokenry.secret import Secret
-    from tokenry_issuer.issuance import Revocations
     from tokenry_issuer.keyring import Keyring
+    from tokenry_issuer.revocations import Revocations
 
 MAX_LIST_AGE = 5.0  # seconds
 NEXT_ANSWER = 1.5  # seconds within which a service that is well answers the reader's next request
