@@ -1,7 +1,8 @@
 """
 X.509 certificates as far as mutual TLS needs them (RFC 8705 section 2): names, and the key.
 
-Nothing here builds or checks a chain: whoever ended the TLS connection did that, or said that it did not.
+Nothing here builds or checks a chain: whoever ended the TLS connection did that, or said that it did not. Of a
+service's own certificate the end alone is read.
 """
 
 from __future__ import annotations
@@ -75,6 +76,19 @@ def read_certificate(der: bytes) -> Certificate:
     except Exception:  # noqa: BLE001 -- the parser's exceptions for what is malformed have no common root
         # Without the cause: what the parser says may quote the certificate.
         raise ProtocolError("not a certificate that can be read") from None
+
+
+def end_of_chain_file(pem: bytes) -> float:
+    """
+    Return the Unix seconds at which the first certificate of *pem* ends: the one that a server shows as its own.
+
+    Raises:
+        ProtocolError: It holds no certificate that can be read.
+    """
+    try:
+        return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+    except Exception:  # noqa: BLE001 -- as above
+        raise ProtocolError("no certificate as PEM that can be read") from None
 
 
 def canonical_name(text: str) -> str:

@@ -137,6 +137,11 @@ class Metrics:
             "Connections closed because what came was not HTTP, or too slow.",
         )
         self.unhandled = self.counter("tokenry_unhandled_errors", "Requests answered 500 by a fault of ours.")
+        self.certificate_expiry = self.gauge(
+            "tokenry_certificate_expiry_timestamp_seconds",
+            "Unix time at which the certificate that is served ends; NaN over plain HTTP.",
+        )
+        self.certificate_expiry.set(math.nan)
         self.loop_lag = self.gauge(
             "tokenry_event_loop_lag_seconds", "By how much the last timer of the event loop was late."
         )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import os
 import resource
 import signal
@@ -32,7 +33,8 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 from aiohttp import web
 
-from tokenry.errors import ConfigurationError
+from tokenry.errors import ConfigurationError, ProtocolError
+from tokenry.jose.certificates import end_of_chain_file
 from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
 from tokenry.serving.keys import HEALTH, METRICS, SETTINGS
@@ -282,7 +284,7 @@ async def _run(
         if traces is not None:
             app[TRACES] = traces
             app.cleanup_ctx.append(traces.running)
-        tls = await tls_context(settings, stack)
+        tls = await tls_context(settings, stack, on_expiry=app[METRICS].certificate_expiry.set)
         server = await stack.enter_async_context(
             serve(
                 app,
@@ -348,12 +350,20 @@ class _Stop:
 
 
 async def tls_context(
-    settings: ServiceSettings, stack: AsyncExitStack, *, check_seconds: float = CERTIFICATE_CHECK_SECONDS
+    settings: ServiceSettings,
+    stack: AsyncExitStack,
+    *,
+    check_seconds: float = CERTIFICATE_CHECK_SECONDS,
+    on_expiry: Callable[[float], object] = lambda _end: None,
 ) -> ssl.SSLContext | None:
     """
     Return the context of the configured certificate, or None for plain HTTP.
 
-    Until *stack* is closed, the files are looked at every *check_seconds*, and loaded again when they changed.
+    Args:
+        settings: Name the files.
+        stack: Until it is closed, the files are looked at, and loaded again when they changed.
+        check_seconds: How often.
+        on_expiry: Called at each load with the Unix time at which the certificate ends; NaN where that cannot be read.
 
     Raises:
         ConfigurationError: Certificate and key cannot be loaded.
@@ -363,6 +373,7 @@ async def tls_context(
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    seen = _changed_at(certificate, key)  # before they are read: what is written meanwhile is loaded at the first look
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
@@ -372,7 +383,10 @@ async def tls_context(
         ) from None
     if settings.tls_client_ca_file is not None:
         _ask_for_client_certificates(context, settings.tls_client_ca_file)
-    reloading = asyncio.create_task(_reload_certificate(context, certificate, key, check_seconds))
+    on_expiry(_end_of(certificate))
+    reloading = asyncio.create_task(
+        _reload_certificate(context, certificate, key, seen=seen, check_seconds=check_seconds, on_expiry=on_expiry)
+    )
     stack.callback(reloading.cancel)
     return context
 
@@ -388,8 +402,15 @@ def _ask_for_client_certificates(context: ssl.SSLContext, authorities: Path) -> 
     context.verify_mode = ssl.CERT_OPTIONAL
 
 
-async def _reload_certificate(context: ssl.SSLContext, certificate: Path, key: Path, check_seconds: float) -> None:
-    seen = _changed_at(certificate, key)
+async def _reload_certificate(
+    context: ssl.SSLContext,
+    certificate: Path,
+    key: Path,
+    *,
+    seen: tuple[float, ...],
+    check_seconds: float,
+    on_expiry: Callable[[float], object],
+) -> None:
     while True:
         await asyncio.sleep(check_seconds)
         now = _changed_at(certificate, key)
@@ -404,7 +425,17 @@ async def _reload_certificate(context: ssl.SSLContext, certificate: Path, key: P
             _log.error("the certificate cannot be loaded again", error=type(error).__name__)
         else:
             seen = now
+            on_expiry(_end_of(certificate))
             _log.info("the certificate was loaded again")
+
+
+def _end_of(certificate: Path) -> float:
+    """Return the Unix time at which *certificate* ends; NaN where we cannot read what OpenSSL could, and serves."""
+    try:
+        return end_of_chain_file(certificate.read_bytes())
+    except (OSError, ProtocolError) as error:
+        _log.warning("the end of the certificate is not known", error=type(error).__name__)
+        return math.nan
 
 
 def _changed_at(*paths: Path) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.certificates import authority, client_identity, make_identity, self_signed
 from tokenry.errors import ProtocolError
-from tokenry.jose.certificates import MAX_CERTIFICATE_BYTES, canonical_name, read_certificate
+from tokenry.jose.certificates import MAX_CERTIFICATE_BYTES, canonical_name, end_of_chain_file, read_certificate
 from tokenry.jose.jwk import thumbprint
 
 
@@ -82,3 +82,16 @@ def test_what_is_no_name_is_refused(text):
 
 def test_the_canonical_name_is_that_of_a_certificate():
     assert read_certificate(authority().der).subject == canonical_name("CN=Test Authority")
+
+
+def test_of_a_chain_file_the_first_certificate_is_the_one_that_is_shown():
+    end = dt.datetime(2031, 2, 3, tzinfo=dt.UTC)
+    own = make_identity("CN=issuer", until=end)
+    for pem in (own.pem, own.pem + authority().pem, own.key_pem + own.pem, b"a line of text\n" + own.pem):
+        assert end_of_chain_file(pem) == end.timestamp()
+
+
+@pytest.mark.parametrize("pem", [b"", b"nonsense", self_signed().key_pem, self_signed().pem[:200]])
+def test_a_file_without_a_certificate_has_no_end(pem):
+    with pytest.raises(ProtocolError, match="no certificate"):
+        end_of_chain_file(pem)

@@ -1,6 +1,9 @@
 import asyncio
+import datetime as dt
 import json
+import math
 import os
+import re
 import signal
 import socket
 import ssl
@@ -15,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.shared.serving.test_application import make_app
+from tests.support.certificates import authority, make_identity
 from tokenry.errors import ConfigurationError
 from tokenry.serving.application import serve
+from tokenry.serving.metrics import Metrics
 from tokenry.serving.server import tls_context
 from tokenry.serving.settings import ServiceSettings
 
@@ -221,6 +226,48 @@ async def test_F51_a_certificate_that_changes_is_loaded_without_a_restart(tmp_pa
                 while await asyncio.to_thread(served) == first:  # noqa: ASYNC110 -- another party's state
                     await asyncio.sleep(0.05)
             assert await asyncio.to_thread(served) == certificate_file.read_text()
+
+
+async def test_F51_the_end_of_the_certificate_that_is_served_is_a_metric(tmp_path):
+    metrics, ends = Metrics(service="example"), [dt.datetime(year, 5, 6, tzinfo=dt.UTC) for year in (2047, 2048)]
+    first, second = (make_identity("CN=service", ip=("127.0.0.1",), until=end) for end in ends)
+    certificate_file, key_file = first.write(tmp_path, "service")
+    certificate_file.write_bytes(first.pem + authority().pem)  # its own comes first, then the chain
+
+    def shown():
+        return metrics.registry.get_sample_value("tokenry_certificate_expiry_timestamp_seconds")
+
+    assert math.isnan(shown())  # plain HTTP until then
+    settings = ServiceSettings(tls_certificate_file=certificate_file, tls_private_key_file=key_file)
+    async with AsyncExitStack() as stack:
+        context = await tls_context(settings, stack, check_seconds=0.02, on_expiry=metrics.certificate_expiry.set)
+        async with serve(make_app(), ["127.0.0.1:0"], tls=context) as server:
+            host, _, port = server.addresses[0].rpartition(":")
+            assert shown() == ends[0].timestamp()
+            certificate_file.write_bytes(second.pem)  # without its key: what is served is still the first
+            await asyncio.sleep(0.2)
+            assert shown() == ends[0].timestamp()
+            key_file.write_bytes(second.key_pem)
+            async with asyncio.timeout(5):
+                while shown() != ends[1].timestamp():  # noqa: ASYNC110 -- another party's state
+                    await asyncio.sleep(0.02)
+            served = await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)), timeout=5)
+            assert served == second.pem.decode()
+
+
+def test_a_process_that_serves_tls_says_when_its_certificate_ends(tmp_path):
+    identity = make_identity("CN=service", ip=("127.0.0.1",), until=dt.datetime(2047, 5, 6, tzinfo=dt.UTC))
+    certificate_file, key_file = identity.write(tmp_path, "service")
+    environ = {
+        "TOKENRY_TLS_CERTIFICATE_FILE": str(certificate_file),
+        "TOKENRY_TLS_PRIVATE_KEY_FILE": str(key_file),
+        "TOKENRY_METRICS_LISTEN_ADDRESS": "127.0.0.1:0",
+    }
+    with service(**environ) as (_, lines):
+        operations = next(line["addresses"][0] for line in lines if line["event"] == "metrics")
+        _, text = get(operations, "/metrics")
+    (shown,) = re.findall(r"^tokenry_certificate_expiry_timestamp_seconds (\S+)$", text, re.MULTILINE)
+    assert float(shown) == dt.datetime(2047, 5, 6, tzinfo=dt.UTC).timestamp()
 
 
 def test_a_certificate_that_cannot_be_loaded_is_named_and_exits_2(tmp_path):
