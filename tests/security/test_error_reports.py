@@ -18,7 +18,7 @@ import structlog
 from aiohttp import ClientSession
 
 from tests.services.issuer.support import NOW, PASSWORD, SECRET, MemoryStore, settings, usual_objects
-from tokenry.serving.application import serve
+from tokenry.serving.server import serve
 from tokenry.testing.clock import FakeClock
 from tokenry_issuer.app import ISSUER, Chance, create_app
 

@@ -57,7 +57,6 @@ from tokenry.serving.keys import (
 from tokenry.serving.metrics import CONTENT_TYPE, KNOWN_METHODS, OTHER_METHOD, UNMATCHED_ROUTE
 from tokenry.serving.problem import PROBLEM_JSON, Problem
 from tokenry.serving.pulse import Pulse, Watchdog
-from tokenry.serving.server import run, serve
 from tokenry.serving.tracing import TRACES
 
 if TYPE_CHECKING:
@@ -79,8 +78,6 @@ __all__ = [
     "refusal_of",
     "request_id_of",
     "request_ids",
-    "run",
-    "serve",
 ]
 
 MAX_BODY_BYTES = 65_536  # a form with a token of 8 KiB, fully percent-encoded, takes less than half

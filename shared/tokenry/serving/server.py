@@ -37,6 +37,7 @@ from tokenry.errors import ConfigurationError, ProtocolError
 from tokenry.jose.certificates import end_of_chain_file
 from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
+from tokenry.serving.application import add_operations_routes
 from tokenry.serving.keys import HEALTH, METRICS, SETTINGS
 from tokenry.serving.notify import Notifier, notifying
 from tokenry.serving.protocol import Connection, Crowd, Limits
@@ -312,8 +313,6 @@ async def _run(
 
 def _operations_app(app: web.Application) -> web.Application:
     """Return the application of the second port: the same health and metrics, nothing else."""
-    from tokenry.serving.application import add_operations_routes
-
     operations = web.Application()
     operations[HEALTH], operations[METRICS] = app[HEALTH], app[METRICS]
     add_operations_routes(operations, with_metrics=True)

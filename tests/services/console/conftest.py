@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from tokenry.jose.encoding import dump_json, parse_json_object
-from tokenry.serving.application import serve
 from tokenry.serving.outgoing import Answer, TimedOut, Unreachable
+from tokenry.serving.server import serve
 from tokenry.testing.clock import FakeClock
 from tokenry_console.app import SCRAPER, create_app
 from tokenry_console.settings import Settings

@@ -15,8 +15,7 @@ from tests.services.issuer.test_token_endpoint import GRANT, ORDERS, refused
 from tests.support.certificates import authority, client_identity, make_identity, self_signed
 from tests.support.foreign_tokens import foreign_key
 from tokenry.oauth.mutual_tls import PresentedCertificate
-from tokenry.serving.application import serve
-from tokenry.serving.server import tls_context
+from tokenry.serving.server import serve, tls_context
 
 PROXY = {"trusted_proxies": "127.0.0.0/8", "client_certificate_header": "Client-Cert"}
 VERIFIED = {**PROXY, "client_certificate_verified": True}

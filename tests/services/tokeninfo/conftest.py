@@ -12,10 +12,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.support.access_tokens import ISSUER, KEYS, LIFETIME, NOW, token
 from tokenry.jose.encoding import dump_json
-from tokenry.serving.application import serve
 from tokenry.serving.keys import METRICS
 from tokenry.serving.outgoing import Answer
 from tokenry.serving.quick import QUICK
+from tokenry.serving.server import serve
 from tokenry.testing.clock import FakeClock
 from tokenry.testing.revocations import RevocationSimulator
 from tokenry.token_validator import TokenValidator

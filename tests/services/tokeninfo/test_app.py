@@ -190,7 +190,7 @@ async def test_calls_are_bounded_in_time_and_bytes_and_follow_no_redirect():
     from aiohttp import web
 
     from tests.shared.serving.test_application import make_app
-    from tokenry.serving.application import serve
+    from tokenry.serving.server import serve
 
     app = make_app()
 

@@ -8,11 +8,12 @@ from aiohttp import web
 
 from tokenry.errors import InsufficientScope, InvalidToken, Reason, Unready, ValidatorNotReady
 from tokenry.oauth.errors import invalid_client, invalid_scope
-from tokenry.serving.application import authorization_values, create_base_app, deadline, read_body, serve
+from tokenry.serving.application import authorization_values, create_base_app, deadline, read_body
 from tokenry.serving.health import Health, failed
 from tokenry.serving.keys import CLIENT_ADDRESS, HEALTH, METRICS, REQUEST_ID
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.problem import Problem
+from tokenry.serving.server import serve
 from tokenry.serving.settings import ServiceSettings
 from tokenry.testing.clock import FakeClock
 

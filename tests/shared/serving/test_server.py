@@ -20,9 +20,8 @@ import pytest
 from tests.shared.serving.test_application import make_app
 from tests.support.certificates import authority, make_identity
 from tokenry.errors import ConfigurationError
-from tokenry.serving.application import serve
 from tokenry.serving.metrics import Metrics
-from tokenry.serving.server import tls_context
+from tokenry.serving.server import serve, tls_context
 from tokenry.serving.settings import ServiceSettings
 
 SERVICE = Path(__file__).parent / "service_for_tests.py"

@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from tokenry.errors import ConfigurationError
 from tokenry.serving.access_log import _add_request_id
-from tokenry.serving.application import create_base_app, serve
+from tokenry.serving.application import create_base_app
 from tokenry.serving.health import Health
 from tokenry.serving.metrics import Metrics
+from tokenry.serving.server import serve
 from tokenry.serving.settings import ServiceSettings
 from tokenry.serving.tracing import TRACES, TraceIds, Traces, current_trace, trace_headers, traces_from
 from tokenry.testing.clock import FakeClock
