@@ -24,7 +24,7 @@ from tokenry_cli.app import App
 from tokenry_cli.clients_file import FileRefused, read_clients_file
 from tokenry_cli.confirming import confirm, confirm_if_protected
 from tokenry_cli.context import load_context
-from tokenry_cli.credentials import replace as replace_file
+from tokenry_cli.files import replace_file
 from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, print_table, show
 from tokenry_cli.platform import Platform
 from tokenry_cli.progress import ProgressForm, ProgressOption, Reporter

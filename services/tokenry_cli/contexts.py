@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from tokenry.errors import ConfigurationError
+from tokenry_cli.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,8 +151,6 @@ def changing(path: Path) -> Iterator[Contexts]:
     Raises:
         ConfigurationError: The file cannot be used, or what it would say is wrong.
     """
-    from tokenry_cli.credentials import replace
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -165,6 +164,6 @@ def changing(path: Path) -> Iterator[Contexts]:
         if faults:
             raise ConfigurationError(faults)
         document = {"current": contexts.current, "contexts": contexts.named}
-        replace(path, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n", mode=0o600)
+        replace_file(path, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n", mode=0o600)
     finally:
         os.close(lock)

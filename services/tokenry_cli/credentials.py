@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import typer
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import parse_json_object
 from tokenry_cli.app import App
+from tokenry_cli.files import replace_file
 from tokenry_cli.output import ExitCode, fail, people
 from tokenry_registry.adapters.aws import make_client
 
@@ -142,7 +141,7 @@ def sync_once(directory: Path, place: Place, *, read: Callable[[str], bytes], mo
             content = read(name)
             wanted = _members(content)
             if wanted != _held(path):
-                replace(path, content, mode=mode)
+                replace_file(path, content, mode=mode)
                 people.print(f"{path}: updated")
         except (ObjectUnavailable, ProtocolError) as problem:
             faults.append(f"{place.bucket}/{place.key(name)}: {problem}")
@@ -151,26 +150,6 @@ def sync_once(directory: Path, place: Place, *, read: Callable[[str], bytes], mo
     for fault in faults:
         people.print(fault, style="red", markup=False)
     return faults
-
-
-def replace(path: Path, content: bytes, *, mode: int) -> None:
-    """Write *content* to *path* so that a reader sees the old file or the new one, also after a crash."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def s3_reader(place: Place) -> Callable[[str], bytes]:

@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tokenry_cli.__main__ import app
-from tokenry_cli.credentials import ObjectUnavailable, Place, parse_place, replace, run, sync_once
+from tokenry_cli.credentials import ObjectUnavailable, Place, parse_place, run, sync_once
+from tokenry_cli.files import replace_file
 
 CLIENT = {"client_id": "orders-1", "client_secret": "s3cret"}
 USER = {"application_username": "orders", "application_password": "passw0rd"}
@@ -41,7 +42,7 @@ def test_what_has_changed_is_written_and_nothing_else(tmp_path):
 def test_files_are_for_their_owner_alone_unless_said_otherwise(tmp_path):
     sync_once(tmp_path, PLACE, read=reader(both()))
     assert stat.S_IMODE((tmp_path / "client.json").stat().st_mode) == 0o600
-    replace(tmp_path / "client.json", b"{}", mode=0o640)
+    replace_file(tmp_path / "client.json", b"{}", mode=0o640)
     assert stat.S_IMODE((tmp_path / "client.json").stat().st_mode) == 0o640
 
 
@@ -70,7 +71,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_fault(tmp_path):
 def test_no_reader_ever_sees_half_a_file(tmp_path):
     path, stop, seen = tmp_path / "client.json", threading.Event(), set()
     versions = [json.dumps({"v": number, "pad": "x" * 40_000}).encode() for number in range(2)]
-    replace(path, versions[0], mode=0o600)
+    replace_file(path, versions[0], mode=0o600)
 
     def look():
         while not stop.is_set():
@@ -79,7 +80,7 @@ def test_no_reader_ever_sees_half_a_file(tmp_path):
     thread = threading.Thread(target=look)
     thread.start()
     for number in range(100):
-        replace(path, versions[number % 2], mode=0o600)
+        replace_file(path, versions[number % 2], mode=0o600)
     stop.set()
     thread.join()
     assert seen <= set(versions)
