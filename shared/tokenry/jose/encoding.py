@@ -102,10 +102,10 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
         _check_depth(data, max_depth)
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
-        value, end = _decode(text)
+        value, end = _scan(text, 0)
         if b"\\u" in data:
             dump_json(value)  # a surrogate that is not one of a pair cannot be encoded
-    except (ValueError, RecursionError):
+    except (ValueError, StopIteration, RecursionError):  # StopIteration: nothing begins there that JSON knows
         # Without the cause: a decoding error carries the whole document, which may be confidential, into the
         # logs.
         raise ProtocolError("not strict JSON") from None
@@ -176,9 +176,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(
+_scan = json.JSONDecoder(
     object_pairs_hook=_unique,
     parse_int=_bounded_int,
     parse_float=_finite_float,
     parse_constant=_refuse_constant,
-).raw_decode
+).scan_once  # type: ignore[attr-defined]  # what `raw_decode` calls

@@ -48,8 +48,10 @@ class JudgedToken:
         self.iat = iat
         self.claims = claims
         self.signing_input = signing_input
-        root = claims.get("root_iat", iat)
-        self.issued_at: int = min(iat, root) if type(root) is int else 0
+        self.issued_at: int = iat
+        if "root_iat" in claims:
+            root = claims["root_iat"]
+            self.issued_at = min(iat, root) if type(root) is int else 0
         # Its identities by salt, its claims by salt and names. (By the salt itself: an id could be used again.)
         self._found: dict[bytes | tuple[bytes, tuple[str, ...]], tuple[bytes, ...]] = {}
 

@@ -331,7 +331,7 @@ class RevocationConversation:
                 started, at, news=merged is not held and bool(document.entries), known=bool(document.entries)
             )
         else:
-            # What it had to tell was new all the same, where each replica hears of its own posts first: go on listening.
+            # What it told was new all the same, where each replica hears of its own posts first: go on listening.
             pause = 0.0 if merged is not held else LAGGING_SECONDS
             self._due = max(started.monotonic + GAP_SECONDS, at.monotonic + pause)
         self._succeeded(at)

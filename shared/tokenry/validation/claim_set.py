@@ -33,34 +33,38 @@ def read_claim_set(claims: dict[str, Any], *, kid: str, foreign: bool) -> TokenI
         _refuse()
     if not (0 <= exp <= MAX_NUMERIC_DATE and 0 <= iat <= MAX_NUMERIC_DATE):
         _refuse()
-    for name in _OPTIONAL_TEXTS:
-        if name in claims and (type(claims[name]) is not str or not claims[name]):
-            _refuse()
+    client_id, azp, realm, jti = get("client_id"), get("azp"), get("realm"), get("jti")
+    if (  # a `null` is there, and no text
+        ((type(client_id) is not str or not client_id) and "client_id" in claims)
+        or ((type(azp) is not str or not azp) and "azp" in claims)
+        or ((type(realm) is not str or not realm) and "realm" in claims)
+        or ((type(jti) is not str or not jti) and "jti" in claims)
+        or ("root_jti" in claims and (type(claims["root_jti"]) is not str or not claims["root_jti"]))
+    ):
+        _refuse()
     for name in _OPTIONAL_DATES:
         if name in claims and (type(claims[name]) is not int or not 0 <= claims[name] <= MAX_NUMERIC_DATE):
             _refuse()
     # Of an exchanged token: a revocation of what it was made from hits it too.
     if "via_jti" in claims and len(_strings(claims["via_jti"])) > MAX_VIA:
         _refuse()
-    realm = get("realm")
     if realm is not None and not foreign and realm[0] != "/":
         _refuse()
     return TokenInfo(
         iss=claims["iss"],
         sub=sub,
-        client_id=get("client_id") or get("azp"),
+        client_id=client_id or azp,
         aud=_audiences(get("aud", _NOBODY)),
         scope=_scope(get("scope", "")),
         exp=exp,
         iat=iat,
-        jti=get("jti"),
+        jti=jti,
         realm=realm,
         kid=kid,
         claims=read_only(claims),
     )
 
 
-_OPTIONAL_TEXTS: Final = ("azp", "client_id", "realm", "jti", "root_jti")
 _OPTIONAL_DATES: Final = ("nbf", "root_iat")
 _NOBODY: Final[list[str]] = []
 _CONTAINERS: Final = frozenset({dict, list})

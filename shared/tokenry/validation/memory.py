@@ -54,7 +54,7 @@ class VerifiedToken:
         self.issuer = issuer
         self.key = key
         self.keys = keys
-        self.not_before: int = max(info.iat, info.claims.get("nbf", 0))
+        self.not_before: int = max(info.iat, info.claims["nbf"]) if "nbf" in info.claims else info.iat
         self.missed: tuple[object, float] = (None, 0.0)
 
     def is_verified_by(self, keys: KeySet | None) -> bool:
