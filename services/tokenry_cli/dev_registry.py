@@ -21,7 +21,7 @@ _GRANTS = ("client_credentials", "password")
 
 def prepare(folder: DevFolder, identities: Identities, *, now: float) -> None:
     """Bring the folder's credentials, keys and store to what *identities* and Unix time *now* ask for."""
-    create_schema(folder.revocations, now=now)
+    create_schema(folder.revocations, now=now, environment=_ENVIRONMENT)
     _keys(folder, int(now))
     for realm, profile in ((REALM, "rfc9068"), (PLAN_B_REALM, "plan-b")):
         _realm(folder, identities, realm, profile, created_at=int(now))

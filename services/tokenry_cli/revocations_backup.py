@@ -127,7 +127,7 @@ def _settings() -> CheckedSettings:
 
 def _run(settings: CheckedSettings, act: Callable[[RevocationStore], Awaitable[Any]]) -> Any:  # noqa: ANN401 -- as *act*
     async def acting() -> Any:  # noqa: ANN401 -- as *act*
-        store = await open_store(store_location(settings), clock=SystemClock())
+        store = await open_store(store_location(settings), clock=SystemClock(), environment=settings.environment)
         try:
             return await act(store)
         finally:

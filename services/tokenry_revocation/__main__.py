@@ -136,7 +136,7 @@ def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], w
         return create_app(
             settings,
             clock=clock,
-            open_store=lambda: open_store(location, clock=clock),
+            open_store=lambda: open_store(location, clock=clock, environment=settings.environment),
             keys=keys,
             other_keys=KeySources(others) if others else None,
             rules=rule_objects(settings.rules_url),
@@ -157,6 +157,7 @@ def create_schema(environ: Mapping[str, str]) -> int:
                 store_location(settings),
                 now=SystemClock().now(),
                 retention_seconds=needed_retention(settings),
+                environment=settings.environment,
                 replication=settings.replication,
             )
         )
@@ -166,7 +167,7 @@ def create_schema(environ: Mapping[str, str]) -> int:
     except StoreUnavailable as error:
         sys.stderr.write(f"revocation: the store cannot be created: {error}\n")
         return EXIT_UNAVAILABLE
-    sys.stdout.write(f"the store is there; its epoch is {epoch}\n")
+    sys.stdout.write(f"the store of {settings.environment} is there; its epoch is {epoch}\n")
     return EXIT_OK
 
 

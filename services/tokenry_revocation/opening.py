@@ -128,6 +128,10 @@ class OpeningStore:
         """Return the store's epoch."""
         return await self._opened.epoch()
 
+    async def environment(self) -> str | None:
+        """Return the environment that the store names."""
+        return await self._opened.environment()
+
     async def ping(self) -> None:
         """Ping the store."""
         await self._opened.ping()

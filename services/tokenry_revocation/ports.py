@@ -15,13 +15,15 @@ carry the whole service; one suite (`tests/contracts/test_revocation_store.py`) 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from tokenry.errors import TokenryError
+from tokenry.errors import ConfigurationError, TokenryError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+# What makes a store, or brings one up to date; never a starting service.
+CREATE_COMMAND: Final = "tokenry serve revocation --create-schema"
 # Far above any id that the service makes (a hash or a UUID), far below what a key column may hold.
 MAX_ID_CHARACTERS = 200
 # One revocation: some fingerprints, hashes and names. A body above this is a fault of the caller.
@@ -108,6 +110,28 @@ def check_lifetime(record: StoredRecord, *, now: float) -> None:
     """
     if record.in_force_until is not None and record.in_force_until > now + MAX_TTL_SECONDS:
         raise RecordOutlivesStore(f"a record is kept for at most {MAX_TTL_SECONDS} s, unless for ever")
+
+
+def check_environment(found: str | None, *, wanted: str) -> None:
+    """
+    Refuse a store that names another environment than ours.
+
+    Args:
+        found: What the store names; None for a store that was never told, which any environment may use.
+        wanted: Ours.
+
+    Raises:
+        ConfigurationError: It is another one; the text says what to do.
+    """
+    if found is not None and found != wanted:
+        raise ConfigurationError(
+            [
+                (
+                    f"the store belongs to the environment {found}, and TOKENRY_ENVIRONMENT is {wanted}: "
+                    "name this environment's store in TOKENRY_STORE_URL, or correct TOKENRY_ENVIRONMENT"
+                )
+            ]
+        )
 
 
 class RevocationStore(Protocol):
@@ -222,6 +246,14 @@ class RevocationStore(Protocol):
 
         A store created later has a higher one (the Unix seconds of its creation), so readers notice when they
         are led back to an older one.
+        """
+        ...
+
+    async def environment(self) -> str | None:
+        """
+        Return the name of the environment that the store was created for; None when it names none.
+
+        Creating the schema writes it once, also into a store that was made by a release that named none.
         """
         ...
 

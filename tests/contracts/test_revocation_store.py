@@ -33,6 +33,7 @@ from tokenry_revocation.ports import (
 )
 
 Open = Callable[[], Awaitable[RevocationStore]]
+ENVIRONMENT = "staging"
 
 
 class Backend(Protocol):
@@ -73,7 +74,7 @@ class CassandraBackend:
 
 @pytest.fixture(scope="module")
 def cassandra_schema(cassandra: CassandraEndpoint, cassandra_keyspace: str) -> str:
-    asyncio.run(create_cassandra_schema(cassandra, cassandra_keyspace))
+    asyncio.run(create_cassandra_schema(cassandra, cassandra_keyspace, environment=ENVIRONMENT))
     return cassandra_keyspace
 
 
@@ -81,7 +82,7 @@ def cassandra_schema(cassandra: CassandraEndpoint, cassandra_keyspace: str) -> s
 def backend(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> Backend:
     match request.param:
         case "memory":
-            shared = MemoryLog()
+            shared = MemoryLog(environment=ENVIRONMENT)
 
             async def open_memory() -> RevocationStore:
                 return MemoryStore(clock, shared=shared)
@@ -89,7 +90,7 @@ def backend(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) ->
             return FakeTimeBackend(clock, open_memory)
         case "sqlite":
             path = tmp_path / "revocations.db"
-            sqlite.create_schema(path, now=clock.now())
+            sqlite.create_schema(path, now=clock.now(), environment=ENVIRONMENT)
 
             async def open_sqlite() -> RevocationStore:
                 return await SqliteStore.open(path, clock=clock)
@@ -496,6 +497,10 @@ async def test_what_no_store_remembers_is_refused(store: RevocationStore, value:
 
 
 # --- the store itself ---------------------------------------------------------------------------------------
+
+
+async def test_the_environment_that_it_was_created_for_is_told_to_all_replicas(replicas: Open) -> None:
+    assert [await (await replicas()).environment() for _ in range(2)] == [ENVIRONMENT, ENVIRONMENT]
 
 
 async def test_the_epoch_is_the_same_for_all_replicas(replicas: Open) -> None:

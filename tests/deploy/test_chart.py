@@ -97,6 +97,13 @@ def test_every_environment_name_in_the_templates_is_a_setting():
     assert named - SETTINGS_OF_ALL == set()
 
 
+def test_the_schema_job_names_the_environment_that_the_services_have():
+    """The store keeps that name, and services of another one refuse it."""
+    told = "- { name: TOKENRY_ENVIRONMENT, value: {{ .Values.environment | quote }} }"
+    assert told in TEMPLATES["schema-job.yaml"]
+    assert told in TEMPLATES["_helpers.tpl"]
+
+
 def test_what_the_chart_ships_is_what_is_tested():
     for name in ("rules", "dashboards"):
         link = CHART / "files" / name

@@ -33,6 +33,7 @@ _ELSEWHERE: Final = 0.002  # share of reads that ask others than usual
 # Partition key and clustering key of each table (schema.cql).
 KEYS: Final = {
     "store": (("name",), ()),
+    "store_environment": (("name",), ()),
     "log": (("bucket", "shard"), ("stamp", "id")),
     "log_buckets": (("log",), ("bucket",)),
     "records": (("id",), ()),

@@ -126,6 +126,7 @@ def test_a_lost_node_of_cassandra_loses_nothing(
                 "TOKENRY_STORE_URL": url,
                 "TOKENRY_STORE_REPLICATION": "datacenter1=3",
                 "TOKENRY_ISSUER": "http://127.0.0.1:9",
+                "TOKENRY_ENVIRONMENT": "dev",
                 "TOKENRY_REVOCATION_HASHING_SALT": folder.identities().salt,
             }),
         )  # fmt: skip

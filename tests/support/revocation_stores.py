@@ -18,11 +18,12 @@ def cassandra_options(endpoint: CassandraEndpoint, keyspace: str, **options: obj
     )
 
 
-async def create_cassandra_schema(endpoint: CassandraEndpoint, keyspace: str) -> int:
+async def create_cassandra_schema(endpoint: CassandraEndpoint, keyspace: str, *, environment: str | None = None) -> int:
     """Create the tables in *keyspace*, which exists, and return the store's epoch."""
     return await cassandra_schema.create_schema(
         cassandra_options(endpoint, keyspace),
         replication=None,
         retention_seconds=RETENTION_SECONDS,
         now=SystemClock().now(),
+        environment=environment,
     )

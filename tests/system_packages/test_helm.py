@@ -136,6 +136,13 @@ def test_each_role_holds_its_own_secrets_and_reaches_its_own_stores():
         assert (4430 in ports) == (role in {"issuer", "admin"})
 
 
+def test_the_schema_job_and_the_service_name_one_environment():
+    objects = rendered(*REQUIRED, "environment=staging")
+    for kind, name in (("Job", "rel-schema"), ("Deployment", "rel-revocation")):
+        (container,) = objects[kind, name]["spec"]["template"]["spec"]["containers"]
+        assert [each["value"] for each in container["env"] if each["name"] == "TOKENRY_ENVIRONMENT"] == ["staging"]
+
+
 def test_the_job_alone_has_the_envelope_key_besides_the_issuer_where_it_rotates(objects):
     assert "tokenry-envelope" not in str(objects["Deployment", "rel-admin"])
     assert "tokenry-envelope" in str(objects["CronJob", "rel-key-rotation"])

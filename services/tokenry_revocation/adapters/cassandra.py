@@ -21,6 +21,7 @@ import contextlib
 import logging
 import math
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tokenry.errors import ConfigurationError
@@ -29,7 +30,9 @@ from tokenry_revocation.adapters.cassandra_schema import (
     TTL_MARGIN_SECONDS,
     describe,
     description_query,
+    environment_query,
     is_missing_schema,
+    named_environment,
     no_store,
 )
 from tokenry_revocation.adapters.cassandra_session import UNSET, CqlSession
@@ -117,6 +120,7 @@ class CassandraStore:
             cleanup.push_async_callback(session.close)
             check_replication(session, options)
             select_description, description = await _description(session, options.keyspace)
+            description = replace(description, environment=await _environment(session, options.keyspace))
             statements = await Statements.prepare(session, options.keyspace, description)
             store = cls(
                 session,
@@ -307,6 +311,10 @@ class CassandraStore:
         """Return the epoch that the store had when it was opened; `ping` notices another one."""
         return self._description.epoch
 
+    async def environment(self) -> str | None:
+        """Return the environment that the store named when it was opened."""
+        return self._description.environment
+
     async def ping(self) -> None:
         """Read the description at a quorum: it must be the same store, and its clock good to write by."""
         rows = await self._session.rows(self._select_description, DESCRIPTION_KEY)
@@ -379,6 +387,16 @@ async def _description(session: CqlSession, keyspace: str) -> tuple[Driver, Stor
     except StoreUnavailable as error:
         if is_missing_schema(error.__cause__):
             raise no_store(keyspace) from error
+        raise
+
+
+async def _environment(session: CqlSession, keyspace: str) -> str | None:
+    try:
+        query = await session.prepare(environment_query(keyspace, name="?"))
+        return named_environment(await session.rows(query, DESCRIPTION_KEY))
+    except StoreUnavailable as error:
+        if is_missing_schema(error.__cause__):
+            return None  # a release that named none has made the tables
         raise
 
 

@@ -19,7 +19,7 @@ from cassandra.query import SimpleStatement
 
 from tokenry.errors import ConfigurationError
 from tokenry_revocation.adapters.cassandra_session import connect_cluster, unavailable
-from tokenry_revocation.ports import MAX_TTL_SECONDS, StoreUnavailable
+from tokenry_revocation.ports import CREATE_COMMAND, MAX_TTL_SECONDS, StoreUnavailable, check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tokenry_revocation.adapters.cassandra_session import Driver
 
 VERSION: Final = 1
-CREATE_COMMAND: Final = "tokenry serve revocation --create-schema"
 
 # A row's end is computed by its coordinator's clock and judged by another's: an hour covers a node that is
 # ten minutes off, the write deadline and whatever skew is configured.
@@ -55,19 +54,21 @@ _MOST_REPLICAS: Final = 9
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreDescription:
     """
-    The row that says what the store is.
+    The row that says what the store is, and the environment that it names.
 
     Attributes:
         epoch: Unix seconds of its creation.
         retention_seconds: How long an ordinary record may be in force.
         bucket_seconds: The span of one bucket.
         shards: Partitions of a bucket.
+        environment: The environment that it was created for; None for a store that names none.
     """
 
     epoch: int
     retention_seconds: int
     bucket_seconds: int = BUCKET_SECONDS
     shards: int = SHARDS
+    environment: str | None = None
 
     def __post_init__(self) -> None:
         """Check itself; raises ConfigurationError."""
@@ -93,7 +94,12 @@ class StoreDescription:
 
 
 async def create_schema(
-    options: CassandraOptions, *, replication: Mapping[str, int] | None, retention_seconds: int, now: float
+    options: CassandraOptions,
+    *,
+    replication: Mapping[str, int] | None,
+    retention_seconds: int,
+    now: float,
+    environment: str | None = None,
 ) -> int:
     """
     Make keyspace and tables, and return the store's epoch; harmless when they are there.
@@ -103,12 +109,13 @@ async def create_schema(
         replication: Replicas in each datacentre, as in {"eu-central": 3}; None if the keyspace exists.
         retention_seconds: Longest life of an ordinary record. A later call may raise it, and never lowers it.
         now: Unix seconds; the epoch of a new store.
+        environment: Name to give to a store that has none; None gives none.
 
     Raises:
         StoreUnavailable: The cluster does not answer or refuses, or has another version of the schema.
-        ConfigurationError: A value is out of bounds.
+        ConfigurationError: A value is out of bounds, or the store belongs to another environment: nothing was changed.
     """
-    wanted = StoreDescription(epoch=int(now), retention_seconds=retention_seconds)
+    wanted = StoreDescription(epoch=int(now), retention_seconds=retention_seconds, environment=environment)
     return await asyncio.to_thread(partial(_create, options, replication=replication, wanted=wanted))
 
 
@@ -118,13 +125,15 @@ def _create(options: CassandraOptions, *, replication: Mapping[str, int] | None,
         statements.insert(0, _create_keyspace(options.keyspace, replication))
     cluster, session = connect_cluster(options)
     try:
+        _check_environment(session, options.keyspace, wanted)  # before anything of another one is touched
         for statement in statements:
             _execute(session, statement)
         _insert_description(session, options.keyspace, wanted)
         found = _read_description(session, options.keyspace)
+        _name_environment(session, options.keyspace, wanted)
         if found.retention_seconds < wanted.retention_seconds:
             found = _raise_retention(session, options.keyspace, found, wanted.retention_seconds)
-    except StoreUnavailable:
+    except (StoreUnavailable, ConfigurationError):
         raise
     except Exception as error:
         raise unavailable(error) from error
@@ -177,6 +186,24 @@ def _insert_description(session: Driver, keyspace: str, wanted: StoreDescription
     )
 
 
+def _name_environment(session: Driver, keyspace: str, wanted: StoreDescription) -> None:
+    if wanted.environment is None:
+        return
+    insert = f"INSERT INTO {keyspace}.store_environment (name, environment) VALUES (%s, %s) IF NOT EXISTS"  # noqa: S608
+    _execute(session, insert, (_NAME, wanted.environment))
+    _check_environment(session, keyspace, wanted)  # another one's step may have come first
+
+
+def _check_environment(session: Driver, keyspace: str, wanted: StoreDescription) -> None:
+    if wanted.environment is None:
+        return
+    try:
+        rows = _execute(session, environment_query(keyspace, name=f"'{_NAME}'")).all()
+    except InvalidRequest:
+        return  # no keyspace or no table: nobody has named it
+    check_environment(named_environment(rows), wanted=wanted.environment)
+
+
 def _raise_retention(
     session: Driver, keyspace: str, found: StoreDescription, retention_seconds: int
 ) -> StoreDescription:
@@ -202,6 +229,17 @@ def description_query(keyspace: str, *, name: str) -> str:
     return f"SELECT {columns} FROM {keyspace}.store WHERE name = {name}"  # noqa: S608 -- checked in the options
 
 
+def environment_query(keyspace: str, *, name: str) -> str:
+    """Return the query for the environment that the store names; *name* is a literal or `?`."""
+    return f"SELECT environment FROM {keyspace}.store_environment WHERE name = {name}"  # noqa: S608 -- likewise
+
+
+def named_environment(rows: list[tuple[str]]) -> str | None:
+    """Return what the answer to `environment_query` says: None where nobody has named it."""
+    return rows[0][0] if rows else None
+
+
+# Of both queries.
 DESCRIPTION_KEY: Final = (_NAME,)
 
 

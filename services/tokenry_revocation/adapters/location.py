@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
@@ -10,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from tokenry.errors import ConfigurationError
 from tokenry_revocation.adapters.cassandra_options import CassandraOptions, TlsOptions
+from tokenry_revocation.ports import CREATE_COMMAND, check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 StoreLocation: TypeAlias = Path | CassandraOptions
 
 DEFAULT_PORT: Final = 9042
+_log = logging.getLogger(__name__)
 
 _PARAMETERS: Final = {
     "datacenter",
@@ -61,14 +64,32 @@ def parse_store_url(url: str, *, username: str | None = None, password: Secret |
     raise ConfigurationError(["the store's URL begins with sqlite:/// or cassandra://"])
 
 
-async def open_store(location: StoreLocation, *, clock: Clock) -> RevocationStore:
+async def open_store(location: StoreLocation, *, clock: Clock, environment: str) -> RevocationStore:
     """
-    Open the store at *location*, which exists.
+    Open the store at *location*, which exists, and see that it is one of our environment.
+
+    Args:
+        location: From `parse_store_url`.
+        clock: Where the time comes from.
+        environment: Ours. A store that names none, of an earlier release, is taken for ours.
 
     Raises:
         StoreUnavailable: It does not answer, or does not exist; the text says what to run.
-        ConfigurationError: What is configured contradicts the store.
+        ConfigurationError: What is configured contradicts the store, or the store belongs to another environment.
     """
+    store = await _opened(location, clock=clock)
+    try:
+        named = await store.environment()
+        check_environment(named, wanted=environment)
+    except BaseException:
+        await store.close()
+        raise
+    if named is None:
+        _log.warning("the revocation store names no environment yet: run `%s`", CREATE_COMMAND)
+    return store
+
+
+async def _opened(location: StoreLocation, *, clock: Clock) -> RevocationStore:
     match location:
         case Path():
             from tokenry_revocation.adapters.sqlite import SqliteStore
@@ -87,6 +108,7 @@ async def create_store(
     *,
     now: float,
     retention_seconds: int,
+    environment: str,
     replication: Mapping[str, int] | None = None,
 ) -> int:
     """
@@ -97,23 +119,28 @@ async def create_store(
         now: Unix seconds; the epoch of a new store.
         retention_seconds: Longest life of an ordinary record: at least that of a token plus the skew. Only
             Cassandra needs it.
+        environment: Named in the store, unless it names one already.
         replication: Replicas in each datacentre, as in {"eu-central": 3}; None if the keyspace exists.
             Likewise.
 
     Raises:
         StoreUnavailable: It cannot be created.
-        ConfigurationError: A value is out of bounds.
+        ConfigurationError: A value is out of bounds, or the store belongs to another environment: nothing was changed.
     """
     match location:
         case Path():
             from tokenry_revocation.adapters import sqlite
 
-            return await asyncio.to_thread(partial(sqlite.create_schema, location, now=now))
+            return await asyncio.to_thread(partial(sqlite.create_schema, location, now=now, environment=environment))
         case CassandraOptions():
             from tokenry_revocation.adapters import cassandra_schema
 
             return await cassandra_schema.create_schema(
-                location, replication=replication, retention_seconds=retention_seconds, now=now
+                location,
+                replication=replication,
+                retention_seconds=retention_seconds,
+                now=now,
+                environment=environment,
             )
         case never:
             assert_never(never)

@@ -20,6 +20,7 @@ class MemoryLog:
     """What several `MemoryStore`s share, as replicas share a database."""
 
     epoch: int = 1
+    environment: str | None = None
     log: list[StoredRecord] = field(default_factory=list)
     latest: dict[str, StoredRecord] = field(default_factory=dict)
     keys: dict[str, tuple[bytes, float]] = field(default_factory=dict)
@@ -109,6 +110,10 @@ class MemoryStore:
     async def epoch(self) -> int:
         """Return the number of the shared log."""
         return self._all.epoch
+
+    async def environment(self) -> str | None:
+        """Return what the shared log was made for."""
+        return self._all.environment
 
     async def ping(self) -> None:
         """Memory always answers, until it is closed."""

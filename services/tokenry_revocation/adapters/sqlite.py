@@ -22,7 +22,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from tokenry_revocation.adapters.lane import Lane, LaneFull
-from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable, check_lifetime, check_remembered
+from tokenry_revocation.ports import (
+    CREATE_COMMAND,
+    Batch,
+    StoredRecord,
+    StoreUnavailable,
+    check_environment,
+    check_lifetime,
+    check_remembered,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -35,7 +43,6 @@ T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
 # "tkrv": tells this file from every other SQLite database.
 APPLICATION_ID: Final = 0x746B7276
-CREATE_COMMAND: Final = "tokenry serve revocation --create-schema"
 
 # How long one process waits for another one's transaction; theirs take milliseconds.
 BUSY_SECONDS: Final = 5.0
@@ -74,14 +81,17 @@ CREATE TABLE store (epoch INTEGER NOT NULL) STRICT;
 """
 # What later releases add, in their order: each statement is of the form `CREATE … IF NOT EXISTS`, and an older release
 # works beside it. So the version stays; what an older release could not work with takes a new version.
-ADDED: Final[tuple[str, ...]] = ()
+ADDED: Final[tuple[str, ...]] = (
+    # No row, or one: the environment that the store was created for.
+    "CREATE TABLE IF NOT EXISTS store_environment (environment TEXT NOT NULL) STRICT",
+)
 _IN_FORCE = "(in_force_until IS NULL OR in_force_until > ?)"
 _RECORD = "SELECT id, body, in_force_until, position FROM log"
 # Keys and members share a table; no group has an empty name.
 _NO_GROUP = ""
 
 
-def create_schema(path: Path, *, now: float, added: Sequence[str] = ADDED) -> int:
+def create_schema(path: Path, *, now: float, environment: str | None = None, added: Sequence[str] = ADDED) -> int:
     """
     Make the store's file with its tables, or add to them, and return the store's epoch; harmless when all is there.
 
@@ -90,22 +100,26 @@ def create_schema(path: Path, *, now: float, added: Sequence[str] = ADDED) -> in
     Args:
         path: The file; its folder exists, and only this platform's user may write there.
         now: Unix seconds; the epoch of a new store.
+        environment: Name to give to a store that has none; None gives none.
         added: What this release adds to the first one.
 
     Raises:
         StoreUnavailable: The file cannot be made, is no store, or is one of another version.
+        ConfigurationError: It belongs to another environment; nothing was changed.
     """
     try:
         # Before SQLite does, and for the owner only: its companions (-wal, -shm) take over the mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with contextlib.closing(_connect(path)) as connection:
-            _create_tables(connection, epoch=int(now), added=added)
+            _create_tables(connection, epoch=int(now), environment=environment, added=added)
             return _check_schema(connection, path)
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"cannot create the store {path}: {error}") from error
 
 
-def _create_tables(connection: sqlite3.Connection, *, epoch: int, added: Sequence[str]) -> None:
+def _create_tables(
+    connection: sqlite3.Connection, *, epoch: int, environment: str | None, added: Sequence[str]
+) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     with _transaction_end(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -119,8 +133,13 @@ def _create_tables(connection: sqlite3.Connection, *, epoch: int, added: Sequenc
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif application != APPLICATION_ID or version != SCHEMA_VERSION:
             return  # not ours to add to; what it is instead is said by the check that follows
+        named = _environment(connection)
+        if environment is not None:
+            check_environment(named, wanted=environment)
         for statement in added:
             connection.execute(statement)
+        if environment is not None and named is None:
+            connection.execute("INSERT INTO store_environment (environment) VALUES (?)", (environment,))
 
 
 def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
@@ -166,6 +185,15 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
     return int(epoch)
 
 
+def _environment(connection: sqlite3.Connection) -> str | None:
+    """Return the environment that the store names; a release that named none made no table for it."""
+    table = "SELECT count(*) FROM sqlite_schema WHERE name = 'store_environment'"
+    if not connection.execute(table).fetchone()[0]:
+        return None
+    row = connection.execute("SELECT environment FROM store_environment").fetchone()
+    return None if row is None else str(row[0])
+
+
 def _has_tables(connection: sqlite3.Connection) -> bool:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return bool(tables)
@@ -177,6 +205,7 @@ class _Connections:
     reader: sqlite3.Connection
     scanner: sqlite3.Connection
     epoch: int
+    environment: str | None
 
 
 class SqliteStore:
@@ -191,7 +220,7 @@ class SqliteStore:
         self._path = path
         self._inode = path.stat().st_ino
         self._writer, self._reader, self._scanner = connections.writer, connections.reader, connections.scanner
-        self._epoch = connections.epoch
+        self._epoch, self._environment = connections.epoch, connections.environment
         self._clock = clock
         self._purge_at = 0.0
         self._writes = Lane(
@@ -282,6 +311,10 @@ class SqliteStore:
         """Return the Unix seconds at which the file was made."""
         return self._epoch
 
+    async def environment(self) -> str | None:
+        """Return the environment that the file named when it was opened."""
+        return self._environment
+
     async def ping(self) -> None:
         """Read a row, and see that the file is still the one that was opened."""
         await self._read("ping", self._ping)
@@ -364,13 +397,13 @@ def _open_all(path: Path, busy_seconds: float) -> _Connections:
             writer, reader, scanner = (
                 cleanup.enter_context(contextlib.closing(_connect(path, busy_seconds))) for _ in range(3)
             )
-            epoch = _check_schema(writer, path)
+            epoch, environment = _check_schema(writer, path), _environment(writer)
             for connection in (reader, scanner):
                 connection.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
         cleanup.pop_all()
-        return _Connections(writer=writer, reader=reader, scanner=scanner, epoch=epoch)
+        return _Connections(writer=writer, reader=reader, scanner=scanner, epoch=epoch, environment=environment)
 
 
 def _read_bundle(jobs: Sequence[Callable[[], object]]) -> Sequence[object]:

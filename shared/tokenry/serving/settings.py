@@ -285,7 +285,8 @@ class ServiceSettings(BaseModel):
     environment: str = Field(
         "development",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="Name of the environment, such as production: in logs, compared with stored objects.",
+        description="Name of the environment, such as production: in logs, compared with stored objects "
+        "and with what the store of revocations names.",
     )
     instance: str = Field(
         "",

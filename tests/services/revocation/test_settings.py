@@ -1,10 +1,15 @@
 """Settings: none that is dangerous has a default, and all faults are told at once."""
 
+import asyncio
+
+import aiohttp
 import pytest
 
 from tests.services.revocation.conftest import ISSUER, SALT
 from tokenry.errors import ConfigurationError
-from tokenry_revocation.__main__ import CheckedSettings, main, rule_objects
+from tokenry.serving.keys import HEALTH
+from tokenry.serving.server import serve
+from tokenry_revocation.__main__ import CheckedSettings, compose, main, rule_objects
 from tokenry_revocation.adapters.rules_directory import RulesDirectory
 from tokenry_revocation.app import needed_retention
 from tokenry_revocation.settings import Settings
@@ -126,3 +131,28 @@ def test_creating_the_schema_tells_what_is_wrong(tmp_path, capsys):
 def test_rules_come_from_a_folder_a_bucket_or_nowhere(tmp_path):
     assert rule_objects(None) is None
     assert isinstance(rule_objects(f"file://{tmp_path}/"), RulesDirectory)
+
+
+async def test_F56_on_the_store_of_another_environment_it_does_not_become_ready(tmp_path, capsys):
+    environ = {
+        "TOKENRY_ISSUER": "http://127.0.0.1:1",
+        "TOKENRY_STORE_URL": f"sqlite://{tmp_path}/store.db",
+        "TOKENRY_REVOCATION_HASHING_SALT": SALT,
+    }
+    production, staging = ({**environ, "TOKENRY_ENVIRONMENT": name} for name in ("production", "staging"))
+    assert await asyncio.to_thread(main, ["--create-schema"], production) == 0
+    assert await asyncio.to_thread(main, ["--create-schema"], staging) == 2
+    refusal = "the store belongs to the environment production, and TOKENRY_ENVIRONMENT is staging"
+    assert refusal in capsys.readouterr().err
+
+    app = compose(CheckedSettings.from_environment(staging))()
+    async with serve(app, ["127.0.0.1:0"]) as server, aiohttp.ClientSession() as session, asyncio.timeout(20):
+        told = ""
+        while refusal not in told:
+            async with session.get(f"{server.url}/readyz?verbose") as answer:
+                assert answer.status == 503
+                told = await answer.text()
+            await asyncio.sleep(0.05)
+        async with session.get(f"{server.url}/revocations/changes") as answer:
+            assert answer.status == 503
+        app[HEALTH].drain()

@@ -17,8 +17,10 @@ from tokenry.errors import ConfigurationError
 from tokenry_revocation.adapters import cassandra_schema
 from tokenry_revocation.adapters.cassandra import CassandraStore
 from tokenry_revocation.adapters.cassandra_session import CqlSession, connect_cluster
+from tokenry_revocation.adapters.location import create_store
+from tokenry_revocation.adapters.location import open_store as open_located
 from tokenry_revocation.adapters.store_clock import StoreClock
-from tokenry_revocation.ports import Batch, StoredRecord, StoreUnavailable
+from tokenry_revocation.ports import Batch, RevocationStore, StoredRecord, StoreUnavailable
 
 Open = Callable[..., Awaitable[CassandraStore]]
 
@@ -397,6 +399,54 @@ async def test_a_schema_that_was_interrupted_anywhere_is_finished_by_the_next_ru
         await store.close()
     finally:
         await execute(session, f"DROP KEYSPACE IF EXISTS {options.keyspace}")
+        await asyncio.to_thread(cluster.shutdown)
+
+
+async def test_F56_a_keyspace_of_another_environment_is_refused(
+    cassandra: CassandraEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = cassandra_options(cassandra, f"test_{uuid.uuid4().hex[:12]}")
+    keyspace = options.keyspace
+
+    async def create(environment: str, *, retention_seconds: int = 3600) -> int:
+        return await create_store(
+            options,
+            now=1_000,
+            retention_seconds=retention_seconds,
+            environment=environment,
+            replication={"datacenter1": 1},
+        )
+
+    async def open_as(environment: str) -> RevocationStore:
+        return await open_located(options, clock=SystemClock(), environment=environment)
+
+    cluster, session = await asyncio.to_thread(connect_cluster, options)
+    try:
+        # As a release before left it: it is anybody's, and the service says what gives it its name.
+        await create("production")
+        await execute(session, f"DROP TABLE {keyspace}.store_environment")
+        older = await open_as("staging")
+        assert await older.environment() is None
+        assert "names no environment yet: run `tokenry serve revocation --create-schema`" in caplog.text
+        assert await create("production") == 1_000
+        # A replica of before works on beside the name; another environment starts no replica, and changes nothing.
+        await older.append(record := new_record())
+        await older.ping()
+        await older.close()
+        for refused in (open_as("staging"), create("staging", retention_seconds=5400)):
+            with pytest.raises(ConfigurationError, match="the store belongs to the environment production"):
+                await refused
+        ours = await open_as("production")
+        assert (await ours.environment(), ours.retention_seconds) == ("production", 3600)
+        assert await ours.get(record.id) is not None
+        await ours.close()
+        # A copy for another environment gets that one's name by hand, as docs/revocation-store.md says.
+        rename = f"UPDATE {keyspace}.store_environment SET environment = 'staging' WHERE name = 'revocations' IF EXISTS"  # noqa: S608
+        await execute(session, rename)
+        assert await create("staging") == 1_000
+        await (await open_as("staging")).close()
+    finally:
+        await execute(session, f"DROP KEYSPACE IF EXISTS {keyspace}")
         await asyncio.to_thread(cluster.shutdown)
 
 

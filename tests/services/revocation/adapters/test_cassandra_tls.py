@@ -47,7 +47,7 @@ class Node:
 
     async def open(self, url: str, *, password: str = PASSWORD) -> RevocationStore:
         location = parse_store_url(url, username=USER, password=Secret(password))
-        return await open_store(location, clock=SystemClock())
+        return await open_store(location, clock=SystemClock(), environment="test")
 
     async def refusal(self, url: str, *, password: str = PASSWORD) -> str:
         with pytest.raises(StoreUnavailable) as caught:
@@ -101,7 +101,13 @@ async def _create(node: Node) -> None:
     deadline = time.monotonic() + 120
     while True:
         try:
-            await create_store(location, now=time.time(), retention_seconds=7200, replication={"datacenter1": 1})
+            await create_store(
+                location,
+                now=time.time(),
+                retention_seconds=7200,
+                environment="test",
+                replication={"datacenter1": 1},
+            )
         except StoreUnavailable:
             if time.monotonic() > deadline:
                 raise

@@ -1,5 +1,7 @@
 """Which store a URL names."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,11 @@ import pytest
 from tokenry.errors import ConfigurationError
 from tokenry.secret import Secret
 from tokenry.testing.clock import FakeClock
+from tokenry_revocation.adapters import sqlite
 from tokenry_revocation.adapters.cassandra_options import CassandraOptions, TlsOptions
 from tokenry_revocation.adapters.location import create_store, open_store, parse_store_url
 from tokenry_revocation.adapters.sqlite import SqliteStore
+from tokenry_revocation.ports import StoredRecord
 
 
 def test_a_file() -> None:
@@ -100,9 +104,53 @@ def test_a_password_in_a_url_is_not_repeated() -> None:
 async def test_a_file_is_created_and_opened(tmp_path: Path, clock: FakeClock) -> None:
     location = parse_store_url(f"sqlite://{tmp_path}/revocations.db")
 
-    epoch = await create_store(location, now=clock.now(), retention_seconds=3600)
-    store = await open_store(location, clock=clock)
+    epoch = await create_store(location, now=clock.now(), retention_seconds=3600, environment="production")
+    store = await open_store(location, clock=clock, environment="production")
 
     assert isinstance(store, SqliteStore)
     assert await store.epoch() == epoch == int(clock.now())
+    assert await store.environment() == "production"
     await store.close()
+
+
+async def test_F56_a_store_of_another_environment_is_neither_opened_nor_changed(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    location = parse_store_url(f"sqlite://{tmp_path}/revocations.db")
+    await create_store(location, now=clock.now(), retention_seconds=3600, environment="production")
+    refusal = "belongs to the environment production, and TOKENRY_ENVIRONMENT is staging: name this environment's store"
+
+    with pytest.raises(ConfigurationError, match=refusal):
+        await open_store(location, clock=clock, environment="staging")
+    with pytest.raises(ConfigurationError, match=refusal):
+        await create_store(location, now=clock.now(), retention_seconds=3600, environment="staging")
+
+    store = await open_store(location, clock=clock, environment="production")
+    assert await store.environment() == "production"
+    await store.close()
+    # A copy for another environment gets that one's name by hand, as docs/revocation-store.md says.
+    with contextlib.closing(sqlite3.connect(tmp_path / "revocations.db")) as connection, connection:
+        connection.execute("UPDATE store_environment SET environment = 'staging'")
+    await (await open_store(location, clock=clock, environment="staging")).close()
+
+
+async def test_a_store_of_before_is_taken_for_ours_until_it_gets_its_name(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the first release made it: without the table that holds the name."""
+    location = parse_store_url(f"sqlite://{tmp_path}/revocations.db")
+    assert isinstance(location, Path)
+    epoch = sqlite.create_schema(location, now=clock.now(), added=())
+
+    older = await open_store(location, clock=clock, environment="staging")
+    assert await older.environment() is None
+    assert "names no environment yet: run `tokenry serve revocation --create-schema`" in caplog.text
+    named = await create_store(location, now=clock.now() + 9, retention_seconds=3600, environment="production")
+
+    # What was open before works on beside the new table; what starts from now on is compared.
+    await older.append(StoredRecord(id="a", body=b"{}", in_force_until=None))
+    await older.ping()
+    await older.close()
+    assert named == epoch
+    with pytest.raises(ConfigurationError, match="belongs to the environment production"):
+        await open_store(location, clock=clock, environment="staging")
