@@ -76,9 +76,17 @@ class Auditing:
         if visit.is_new:
             self._site.parts.door.set_cookie(response, self._site.parts.door.cookie, visit.name)
         await response.prepare(request)
-        async for records in _slices(ask, first):
-            await response.write(b"".join(dump_json(dict(each.members)) + b"\n" for each in records))
-        await response.write_eof()
+        try:
+            async for records in _slices(ask, first):
+                await response.write(b"".join(dump_json(dict(each.members)) + b"\n" for each in records))
+            await response.write_eof()
+        except ConnectionError:
+            pass  # whoever asked has gone; nobody is left to be told
+        except BaseException:
+            # The head is out: a page would be read as a part of the log. That the connection breaks is understood.
+            if request.transport is not None:
+                request.transport.abort()
+            raise
         return response
 
     async def _page(self, request: web.Request, *, checked: Part[Outcome] | None = None) -> web.Response:

@@ -3,6 +3,7 @@
 import json
 import re
 
+import aiohttp
 import pytest
 from aiohttp import hdrs
 
@@ -403,6 +404,22 @@ async def test_the_log_is_exported_line_by_line(inside):
     reply = await inside.browser.get("/audit/export")
     assert reply.headers[hdrs.CONTENT_TYPE] == "application/x-ndjson"
     assert [json.loads(line)["seq"] for line in reply.text.splitlines()] == [3, 2, 1]
+
+
+async def test_an_export_that_breaks_off_is_not_taken_for_a_whole_one(inside):
+    records, head = chain(1000)
+    inside.platform.answers["GET", "/audit"] = (200, {"records": records, "head": head})
+    answer, asked = inside.platform.call, []
+
+    async def first_only(method, url, **more):
+        if "/audit" in url and asked:
+            raise Unreachable("nothing accepts connections there")
+        asked.append(url)
+        return await answer(method, url, **more)
+
+    inside.platform.call = first_only
+    with pytest.raises(aiohttp.ClientError):
+        await inside.browser.get("/audit/export")
 
 
 # --- Inspect -------------------------------------------------------------------------------------------------
