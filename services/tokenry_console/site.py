@@ -13,7 +13,7 @@ from tokenry_console.plots import as_csv
 from tokenry_console.rendering import page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tokenry.clock import Clock
     from tokenry_console.backends import Backends
@@ -111,7 +111,7 @@ class Site:
         if wanted is not None:
             return _csv(wanted, plots)
         session, settings = visit.session, self.parts.settings
-        if any(isinstance(each, Part) and isinstance(each.fault, SignedOut) for each in context.values()):
+        if any(isinstance(each.fault, SignedOut) for each in _parts(context.values())):
             session.doubt()  # the page says so; whether it is the token or that service, the next request finds out
         response = page(
             template,
@@ -148,6 +148,15 @@ class Site:
     def go(self, visit: Visit, path: str) -> web.Response:
         """Return the answer that sends a browser to *path* of this console after a form."""
         return self.answer(visit, see_other(path))
+
+
+def _parts(values: Iterable[object]) -> Iterator[Part[Any]]:
+    """Yield the parts among *values*, and those in lists of them."""
+    for value in values:
+        if isinstance(value, Part):
+            yield value
+        elif isinstance(value, list):
+            yield from (each for each in value if isinstance(each, Part))
 
 
 def see_other(path: str) -> web.Response:

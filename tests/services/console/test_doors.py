@@ -169,13 +169,14 @@ async def test_a_token_that_was_revoked_meanwhile_ends_its_session(inside):
     assert (await inside.browser.get("/inspect")).status == 303
 
 
-async def test_a_service_that_does_not_accept_the_token_is_believed_once_the_judge_says_so_too(inside):
-    inside.platform.answers["GET", "/validators"] = (401, {"title": "Unauthorized", "detail": "audience"})
-    page = await inside.browser.get("/validators")
-    assert (page.status, "does not accept your token" in page.words) == (200, True)
+@pytest.mark.parametrize(("page", "asked"), [("/validators", "/validators"), ("/revocations", "/audit")])
+async def test_a_service_that_does_not_accept_the_token_is_believed_once_the_judge_says_so_too(inside, page, asked):
+    inside.platform.answers["GET", asked] = (401, {"title": "Unauthorized", "detail": "audience"})
+    shown = await inside.browser.get(page)
+    assert (shown.status, "does not accept your token" in shown.words) == (200, True)
     assert (await inside.browser.get("/inspect")).status == 200  # it is that service alone
     inside.platform.refused.add(bearer())
-    await inside.browser.get("/validators")
+    await inside.browser.get(page)
     assert (await inside.browser.get("/inspect")).status == 303
 
 
