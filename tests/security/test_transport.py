@@ -16,7 +16,12 @@ pytestmark = pytest.mark.processes
 ATTACKS_THE_PLATFORM = True
 
 SERVICES = ("issuer", "tokeninfo", "revocation")
-POST = {"issuer": "/oauth2/token", "tokeninfo": "/oauth2/tokeninfo", "revocation": "/oauth2/revoke"}
+POST = {
+    "issuer": "/oauth2/token",
+    "tokeninfo": "/oauth2/tokeninfo",
+    "revocation": "/oauth2/revoke",
+    "console": "/login",  # see test_console.py
+}
 FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
 CANARY = "canary-5cb5fdc2a1f94bd0a4f3e7d1"
 CLOSED_SECONDS = 13.0  # 10 for a head or a body, 2 to let the refusal be read, and the machine may be busy
