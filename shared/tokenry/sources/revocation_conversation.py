@@ -57,7 +57,7 @@ _AROUND_TWO_HOLDS_SECONDS: Final = 2 * FETCH_SECONDS + 1.0
 SNAPSHOT_SECONDS: Final = 30.0  # 200 MB at 7 MB/s; only the first list, and after a gap, is that large
 GAP_SECONDS: Final = 0.25  # between two requests under a stream of news: at most four a second
 MAX_TIMED: Final = 2000  # entries of one answer: of the thousands of a batch the first ones tell how long it took
-LAGGING_SECONDS: Final = 1.0  # before asking again when a replica was behind the one asked before, and had no news
+LAGGING_SECONDS: Final = 1.0  # at most, before asking again when a replica was behind the one asked before
 RESOLVE_SECONDS: Final = 0.5  # between looks at whether the list's address is known by now
 # After a held request broke off. Once is a restart of the service; a proxy that cuts them all doubles it to 17 minutes.
 _HOLD_AGAIN_SECONDS: Final = 2.0
@@ -331,9 +331,7 @@ class RevocationConversation:
                 started, at, news=merged is not held and bool(document.entries), known=bool(document.entries)
             )
         else:
-            # What it told was new all the same, where each replica hears of its own posts first: go on listening.
-            pause = 0.0 if merged is not held else LAGGING_SECONDS
-            self._due = max(started.monotonic + GAP_SECONDS, at.monotonic + pause)
+            self._schedule_behind(started, at, news=merged is not held)
         self._succeeded(at)
         if self.on_enforced is not None and self._asked_changes and document.entries:
             self.on_enforced([entry.id for entry in document.entries], at)
@@ -419,6 +417,19 @@ class RevocationConversation:
             if at.monotonic < self._hold_from:  # the next try to hold may come before the next poll
                 due = min(due, self._hold_from)
             self._due = max(at.monotonic, due)
+
+    def _schedule_behind(self, started: Moment, at: Moment, *, news: bool) -> None:
+        """
+        Ask again after an answer of a replica that was behind the one asked before.
+
+        What is posted to a replica it lists at once, so such an answer may have news: then the next is wanted as soon
+        as ever. If it has none, the other replica is as likely to be asked next: soon, and ever later while that fails.
+        """
+        self._repeats = 0 if news else self._repeats
+        pause = min(GAP_SECONDS * 2.0**self._repeats, LAGGING_SECONDS)
+        self._due = max(at.monotonic, started.monotonic + pause)
+        if not news:
+            self._repeats = min(self._repeats + 1, _MAX_REPEATS)
 
     def _holding_failed(self, at: Moment) -> None:
         pause = _HOLD_AGAIN_SECONDS * 2.0**self._hold_failures
