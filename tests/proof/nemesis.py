@@ -28,7 +28,7 @@ class Nemesis:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = world.random
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: an address is no seed
         self._until = 0.0
 
     async def run(self, *, until: float) -> None:
@@ -45,8 +45,8 @@ class Nemesis:
             narrow = focus != "everything" and random.random() < 0.8
             fault = random.choice(groups[focus] if narrow else every)
             task = asyncio.get_running_loop().create_task(self._one(fault, seconds))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(lambda done: self._tasks.pop(done, None))
             await asyncio.sleep(min(random.expovariate(1 / pause), max(0.0, until - world.now())))
 
     def _groups(self) -> dict[str, list[Callable[[float], Awaitable[None]]]]:

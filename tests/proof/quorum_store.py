@@ -378,10 +378,10 @@ class SimulatedSession:
 
 
 async def _enough(confirmations: list[asyncio.Future[None]], wanted: int) -> None:
-    for number, next_one in enumerate(asyncio.as_completed(confirmations), start=1):
-        await next_one
-        if number >= wanted:
-            return
+    waiting: list[asyncio.Future[None]] = confirmations
+    while len(confirmations) - len(waiting) < wanted:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        waiting = [each for each in waiting if not each.done()]
 
 
 def _merged(found: list[Partition]) -> Partition:

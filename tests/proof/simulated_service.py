@@ -157,7 +157,7 @@ class SimulatedService:
         self._life: _Life | None = None
         self._session: SimulatedSession | None = None
         self._defect: str | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: an address is no seed
 
     def start(self) -> None:
         """Start it; it answers at once, and lists nothing before its first read."""
@@ -176,7 +176,7 @@ class SimulatedService:
     def kill(self) -> None:
         """End it where it is: what it had sent is on its way, what it knew is gone."""
         self.running = False
-        tasks, self._tasks = self._tasks, set()
+        tasks, self._tasks = self._tasks, {}
         for task in tasks:
             task.cancel()
         self._life = None
@@ -189,8 +189,8 @@ class SimulatedService:
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
 
     async def _open(self) -> None:

@@ -188,7 +188,7 @@ class World:
         self._names: dict[int, str] = {}
         self._numbers = 0
         self._admin: tuple[str, float] = ("", float("-inf"))
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background: dict[asyncio.Task[Any], None] = {}  # in order: an address is no seed
         self._defects: list[BaseException | None] = []
         self._over = False
 
@@ -231,11 +231,11 @@ class World:
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
-        self._background.add(task)
+        self._background[task] = None
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
+        self._background.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             self._defects.append(task.exception())
 
@@ -274,7 +274,9 @@ class World:
             "realm": self.random.choice(("/services", "/customers")),
         }
         jti = None if foreign else f"{number:06d}-{self.random.getrandbits(64):016x}"
-        payload = {**claims, "aud": "anybody", "iat": iat, "exp": iat + life} | ({} if jti is None else {"jti": jti})
+        payload = {**claims, "aud": "anybody", "iat": iat, "exp": iat + life}
+        # A foreign one has no id, and yet no two may be the same token: to revoke one would revoke both.
+        payload |= {"session": number} if jti is None else {"jti": jti}
         mint = Mint(
             at=self.now(),
             token=f"t{number}",

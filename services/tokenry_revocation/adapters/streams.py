@@ -31,7 +31,7 @@ async def merged(streams: Iterable[AsyncGenerator[T, None]], *, at_once: int) ->
     try:
         while running:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            for task in [each for each in running if each in done]:  # in the order of their beginning, not of addresses
                 stream = running.pop(task)
                 try:
                     item = task.result()
