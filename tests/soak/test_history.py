@@ -44,7 +44,7 @@ def schedule(seconds: float) -> Schedule:
     return Schedule(calm=CALM_AT_FIRST, phases=[(breaking, CALM_AFTER)] * cycles, between=7.0, once=True)
 
 
-async def test_no_acknowledged_revocation_is_late_or_forgotten_whatever_breaks(
+async def test_F15_F17_no_acknowledged_revocation_is_late_or_forgotten_whatever_breaks(
     cluster: CassandraCluster, tmp_path: Path
 ) -> None:
     run = Run(name=f"history-{SEED}", seed=SEED, schedule=schedule(MINUTES * 60))
