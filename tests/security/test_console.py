@@ -532,6 +532,15 @@ def test_D42_a_confirmation_that_is_sent_twenty_times_at_once_revokes_once(conso
     page = inside.submit(inside.get("/revocations"), "/revocations/preview", kind="claims", name0="sub", value0=name)
     before = console.state()[1]
     form = {"csrf": page.csrf, "draft": page.draft, "typed": name}
+    turns = itertools.count()
+
+    def one_after_another(target: str, ask: Callable[[], Exchanged]) -> Exchanged:
+        """Let them arrive in several seconds: the cut-off that a service fills in is then another one each time."""
+        if target == "/revocations":
+            time.sleep(0.6 * (next(turns) % 5))
+        return ask()
+
+    console.lines["revocation"].change(one_after_another)
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: inside.send("POST", "/revocations/confirm", form=form), range(20)))
     assert {each.status for each in answers} <= {303, 409}
