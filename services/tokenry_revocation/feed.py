@@ -86,6 +86,7 @@ class Feed:
         max_token_lifetime: int,
         fingerprints: Fingerprints,
         metrics: ServiceMetrics,
+        sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         """
         Begin with nothing read.
@@ -97,8 +98,10 @@ class Feed:
             max_token_lifetime: Seconds; carried by every list.
             fingerprints: Has the salts that the list carries.
             metrics: Counts reads and rules.
+            sweep_seconds: Seconds between two reads of everything, by which what was written late is found.
         """
         self._store = store
+        self._sweep_seconds = sweep_seconds
         self._clock = clock
         self._skew = skew
         self._max_token_lifetime = max_token_lifetime
@@ -248,7 +251,7 @@ class Feed:
 
     def _swept(self, began: Moment) -> None:
         took = self._clock.monotonic() - began.monotonic
-        self._sweep_at = began.monotonic + max(SWEEP_SECONDS, RESTED_SHARE * took)
+        self._sweep_at = began.monotonic + max(self._sweep_seconds, RESTED_SHARE * took)
 
     def _sweep_beside(self, began: Moment) -> None:
         """Sweep while reads go on: a long one must not make the list old."""

@@ -16,7 +16,15 @@ from aiohttp import hdrs, web
 from tokenry.jose.encoding import dump_json
 from tokenry.oauth.errors import bearer_challenge
 from tokenry.revocation.signed import SIGNED_LIST_MEDIA_TYPE
-from tokenry.revocation.wire import BINARY_TYPE, LIST_HEADER, document_of, format_binary_list
+from tokenry.revocation.wire import (
+    BINARY_TYPE,
+    LIST_HEADER,
+    LOCATION_HEADER,
+    SNAPSHOT_LOCATION,
+    changes_location,
+    document_of,
+    format_binary_list,
+)
 from tokenry.serving.application import authorization_values, deadline, read_body
 from tokenry.serving.problem import Problem
 from tokenry_revocation.authorization import NotAllowed, authorize_reading
@@ -145,16 +153,16 @@ class Readers:
         """Answer what is new since a cursor, as soon as there is something, or the wait is over."""
         await self._check_reader(request)
         wait, created_at = _wait(request), _asks_for_created_at(request)
-        publication = self._publication()
+        publication, after = self._publication(), request.query.get("after", "")
         try:
-            cursor = Cursor.parse(request.query.get("after", ""), epoch=publication.epoch)
+            cursor = Cursor.parse(after, epoch=publication.epoch)
             self._note_poll(request, cursor)
             if not self._has_news(publication, cursor):
                 await self._hold(request, publication, cursor, wait)
             body, moment = await self._render_changes(publication, cursor, created_at=created_at)
         except CursorGone as error:
             raise Problem(410, str(error)) from None
-        return await self._answer(request, body, moment)
+        return await self._answer(request, body, moment, headers={LOCATION_HEADER: changes_location(after)})
 
     def _has_news(self, publication: Publication, cursor: Cursor) -> bool:
         """
@@ -250,7 +258,7 @@ class Readers:
             moment,
             packed=rendered.packed,
             content_type=BINARY_TYPE if binary else _JSON,
-            headers=headers | {hdrs.ETAG: rendered.etag},
+            headers=headers | {hdrs.ETAG: rendered.etag, LOCATION_HEADER: SNAPSHOT_LOCATION},
         )
 
     async def _rendered(self, publication: Publication, form: str) -> tuple[_Rendered, Moment]:

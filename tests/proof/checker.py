@@ -44,6 +44,8 @@ class Bounds:
         refuse: S, seconds, whatever is broken.
         recovery: Seconds after the end of a fault during which only S is owed.
         clock_error: Seconds by which the clocks of the system may differ from the driver's.
+        sweep: Seconds that what was never acknowledged may take longer: its write may come to the store late, where a
+            replica finds it when it reads everything, and the other replica when it does so itself.
     """
 
     propagation: float
@@ -51,6 +53,7 @@ class Bounds:
     closer: Mapping[str, float] = field(default_factory=dict)
     recovery: float = 0.0
     clock_error: float = 1.0
+    sweep: float = 0.0
 
     def of(self, process: str) -> float:
         """Return the T of one validator that nothing has touched."""
@@ -271,6 +274,8 @@ class _Checker:
         if first is not None and self._still_holds(first, token, event):
             self._report.armed["P2"] += 1
             bound = self._bound(first.event.returned, event)
+            if any(cause.outcome is not Outcome.OK for cause in first.causes):
+                bound += self._bounds.sweep
             if event.invoked > first.event.returned + bound:
                 late = event.invoked - first.event.returned
                 message = f"accepted {late:.2f} s after {first.event.process} had refused it; the bound is {bound:g} s"

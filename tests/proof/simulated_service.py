@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 SKEW_SECONDS = 2.0
 REQUEST_SECONDS = 4.0
 WRITE_SECONDS = 2.0
+SWEEP_SECONDS = 20.0  # so that what waits for a sweep is due within a token's life
 EPOCH = 1_700_000_000
 
 
@@ -298,6 +299,7 @@ class _Life:
             max_token_lifetime=terms.max_token_lifetime,
             fingerprints=whole.fingerprints,
             metrics=whole.metrics,
+            sweep_seconds=SWEEP_SECONDS,
         )
         trusted = TrustedIssuer(issuer=terms.issuer, max_token_lifetime=terms.max_token_lifetime)
         judge = TokenValidator.from_sources(

@@ -25,7 +25,14 @@ from tests.proof.history import Fault, History, Mint, Outcome, Revoke, Undo, Val
 from tests.proof.nemesis import BEYOND_SECONDS, Nemesis
 from tests.proof.parts import PRODUCT, REFUSE_SECONDS, Parts
 from tests.proof.quorum_store import Cluster, Replica
-from tests.proof.simulated_service import EPOCH, SKEW_SECONDS, SimulatedService, cutoff_of, default_cutoffs
+from tests.proof.simulated_service import (
+    EPOCH,
+    SKEW_SECONDS,
+    SWEEP_SECONDS,
+    SimulatedService,
+    cutoff_of,
+    default_cutoffs,
+)
 from tests.proof.simulated_validator import SimulatedValidator
 from tests.proof.virtual_time import SkewedClock, VirtualLoop, run
 from tokenry.http.fetch import Failure, FetchFailed, Headers, Request, Response
@@ -49,6 +56,7 @@ BOUNDS: Final = Bounds(
     refuse=REFUSE_SECONDS,
     recovery=RECOVERY,
     clock_error=SKEW_SECONDS,
+    sweep=SWEEP_SECONDS + 2.0,
 )
 _ADMIN_SCOPE: Final = "revocation.write revocation.admin revocation.undo"
 _ASK_AGAIN_SECONDS: Final = 45.0

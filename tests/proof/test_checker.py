@@ -195,6 +195,16 @@ def test_P2_accepted_by_another_validator_within_the_bound_is_none():
     assert broken(unknown, refused(210.0), accepted(239.0, process="w", memory="w#1")) == ()
 
 
+def test_P2_what_nobody_acknowledged_may_take_a_sweep_longer_and_what_somebody_did_may_not():
+    bounds = replace(BOUNDS, sweep=20.0)
+    unknown, known = revoke(200.0, outcome=Outcome.UNKNOWN), revoke(205.0)
+    late = refused(210.0), accepted(259.0, process="w", memory="w#1")
+    later = refused(210.0), accepted(261.0, process="w", memory="w#1")
+    assert broken(unknown, *late, bounds=bounds) == ()
+    assert broken(unknown, *later, bounds=bounds) == ("P2",)
+    assert broken(known, *late, bounds=bounds) == ("P1", "P2")
+
+
 def test_P2_a_refusal_whose_cause_may_have_been_taken_back_binds_nobody():
     events = rule(200.0), refused(210.0), undo(215.0), accepted(300.0, process="w", memory="w#1")
     assert broken(*events) == ()

@@ -23,6 +23,7 @@ from tests.proof.simulated_service import cutoff_of, default_cutoffs
 from tests.support.history_platform import KEEPING, LIFETIME, POLLING, REALM, SERVICES, VALIDATORS, HistoryPlatform
 from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_decode, parse_json_object
+from tokenry_revocation.feed import SWEEP_SECONDS
 
 if TYPE_CHECKING:
     import random
@@ -101,6 +102,7 @@ def bounds(platform: HistoryPlatform, *, held: float | None = None) -> Bounds:
         refuse=platform.promised_age,
         recovery=RECOVERY_SECONDS,
         clock_error=CLOCK_ERROR,
+        sweep=SWEEP_SECONDS + 2.0,
     )
 
 

@@ -33,6 +33,7 @@ from tokenry.errors import InvalidToken, Reason, ValidatorNotReady
 from tokenry.jose import jws
 from tokenry.jose.encoding import parse_json_object
 from tokenry.token_validator import TokenValidator
+from tokenry_revocation.feed import SWEEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -173,7 +174,7 @@ class Soak:
         self._read_reference(reference)
         for fault in self.broken:
             self.history.add(Fault(name=fault.name, start=self.unix(fault.began) - 0.5, end=self.unix(fault.whole)))
-        bounds = Bounds(propagation=BOUND, refuse=self.platform.refuse_age + 5.0, clock_error=2.0)
+        bounds = Bounds(propagation=BOUND, refuse=self.platform.refuse_age + 5.0, clock_error=2.0, sweep=SWEEP_SECONDS)
         return check(self.history, bounds)
 
     async def _steadily(self, name: str, rate: float) -> None:

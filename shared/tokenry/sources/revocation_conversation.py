@@ -24,12 +24,16 @@ from tokenry.http.poller import Wait
 from tokenry.revocation.wire import (
     BINARY_TYPE,
     LIST_HEADER,
+    LOCATION_HEADER,
     MAX_BINARY_BYTES,
     MAX_JSON_BYTES,
+    SNAPSHOT_LOCATION,
     EpochRefused,
     ListDocument,
     ListStamp,
+    changes_location,
     format_binary_list,
+    is_located,
     parse_binary_list,
     parse_list,
 )
@@ -164,6 +168,7 @@ class RevocationConversation:
         self._asked_wait = 0
         self._hold_from = float("-inf")
         self._hold_failures = 0
+        self._asked_for = SNAPSHOT_LOCATION
         self._repeats = 0
         self._answered_at = float("-inf")
         self._changes_from = float("-inf")
@@ -190,15 +195,16 @@ class RevocationConversation:
         trusted = not self._hold_failures or at.monotonic - self._answered_at <= _FRESH_SECONDS
         held_open = self.snapshot is not None and trusted and at.monotonic >= self._hold_from
         self._asked_wait = self._hold_seconds if held_open else 0
+        self._asked_for = changes_location(self._cursor or "")
         return Request(
-            url=f"{root}/changes?after={_quoted(self._cursor or '')}&wait={self._asked_wait}&created_at=true",
+            url=f"{root}/{self._asked_for}&wait={self._asked_wait}&created_at=true",
             headers={"Accept": "application/json", "Tokenry-Instance": self._instance},
             deadline_seconds=self._asked_wait + FETCH_SECONDS,
             max_bytes=MAX_JSON_BYTES,
         )
 
     def _ask_snapshot(self, root: str) -> Request:
-        self._asked_wait = 0
+        self._asked_wait, self._asked_for = 0, SNAPSHOT_LOCATION
         headers = {
             "Accept": f"{BINARY_TYPE}, application/json;q=0.5",
             "Tokenry-Instance": self._instance,
@@ -299,6 +305,8 @@ class RevocationConversation:
 
     def _take(self, response: Response, started: Moment, at: Moment) -> None:
         stamp = self._stamp(response, at)
+        if not is_located(response.headers.get(LOCATION_HEADER.lower()), at=self._asked_for):
+            raise RefusedList("misplaced", "the list is an answer to another request: is there a cache in between?")
         document = _parse(response)
         if document.epoch != stamp.epoch:
             raise RefusedList("stamp", "the list and its stamp name different epochs")
@@ -490,9 +498,3 @@ def _propagation(held: RevocationList, entries: tuple[Entry, ...], now: float) -
             seconds.append(now - entry.created_at)
             last = entry.id
     return tuple(seconds)
-
-
-def _quoted(cursor: str) -> str:
-    from urllib.parse import quote
-
-    return quote(cursor, safe="")

@@ -24,7 +24,7 @@ from tokenry.sources.signed_list import (
     SignedListConversation,
     SignedListPlace,
 )
-from tokenry.sources.state import KeptList, StateFile
+from tokenry.sources.state import KeptList, StateFile, boot_id
 from tokenry.validation.snapshots import Snapshot
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class RevocationSource:
             raise ConfigurationError(["a state folder needs state_key when the list's URL is found later"])
         from pathlib import Path
 
-        return StateFile(Path(folder), key=key, reporter=self._reporter, clock=self._clock)
+        return StateFile(Path(folder), key=key, reporter=self._reporter, clock=self._clock, boot=boot_id())
 
     def _load_once(self) -> None:
         if self._loaded or self._state is None:
@@ -286,8 +286,15 @@ class RevocationSource:
             self._signed.resume(seen)
 
     def _snapshot_of(self, kept: KeptList, at: Moment) -> Snapshot[RevocationList] | None:
-        """Return what was kept as a list to judge by, unless it is too old or the clock is odd."""
+        """
+        Return what was kept as a list to judge by, unless it is too old or the clock is odd.
+
+        A wall clock that was set back while this process was away makes it look young; where the machine has not been
+        started again since, its monotonic clock tells.
+        """
         age = at.now - kept.as_of
+        if kept.uptime is not None:
+            age = max(age, at.monotonic - kept.uptime + max(0.0, kept.written_at - kept.as_of))
         clock_went_back = at.now < kept.written_at - self._skew or age < -self._skew
         if clock_went_back:
             self._reporter.alarm("clock_went_back", "the kept list was written in this clock's future")

@@ -42,6 +42,7 @@ _MODE: Final = 0o600  # the list tells who is revoked to whoever can guess names
 _MIN_REWRITE_BYTES: Final = 1 << 20
 _MAX_HEAD_BYTES: Final = 4096
 _VERSION: Final = 1
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +55,14 @@ class KeptList:
         cursor: Where to go on reading.
         as_of: Unix seconds up to which it is complete.
         written_at: Unix seconds of the last record.
+        uptime: The machine's monotonic seconds then, if it has not been started again since; else None.
     """
 
     held: RevocationList
     cursor: str
     as_of: float
     written_at: float
+    uptime: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,9 @@ class StateFile:
         folder: Made (mode 0700) if it is not there.
         key: Names the list, for example the issuer.
         reporter: Is told of damage and of failures.
-        clock: Measures how long a write takes.
+        clock: Measures how long a write takes, and how long ago it was.
+        boot: Names the run of the machine's kernel, in which monotonic seconds go on across processes; None where that
+            is not known.
         sync: Writes a file descriptor's file to the disk.
     """
 
@@ -95,9 +100,11 @@ class StateFile:
         key: str,
         reporter: Reporter,
         clock: Clock,
+        boot: str | None = None,
         sync: Callable[[int], None] = os.fsync,
     ) -> None:
         """Remember where; nothing is read or locked yet."""
+        self._boot = boot
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         self._folder = Path(folder)
         self.path = self._folder / f"revocations-{name}.list"
@@ -162,7 +169,9 @@ class StateFile:
         try:
             if not self._may_write():
                 return
-            head = {"cursor": cursor, "as_of": as_of, "written_at": now}
+            head: dict[str, Any] = {"cursor": cursor, "as_of": as_of, "written_at": now}
+            if self._boot is not None:
+                head |= {"boot": self._boot, "uptime": self._clock.monotonic()}
             if self._must_rewrite:
                 record = _record(head | {"kind": "full"}, format_binary_list(document_of(held, cursor=cursor)))
                 self._replace(self.path, record)
@@ -210,7 +219,7 @@ class StateFile:
         kept: KeptList | None = None
         while line := file.readline(_MAX_HEAD_BYTES):
             try:
-                kept = _merge(kept, line, file, now=now, max_entries=max_entries)
+                kept = _merge(kept, line, file, now=now, max_entries=max_entries, boot=self._boot)
             except ProtocolError as error:
                 self._alarm("state_damaged", f"{self.path} is damaged from some point on: {error}")
                 return kept, False
@@ -262,18 +271,40 @@ class StateFile:
         self._reporter.alarm(reason, detail)
 
 
+def boot_id() -> str | None:
+    """
+    Return what names the present run of the machine's kernel, or None where the system does not tell (Linux does).
+
+    Within it `SystemClock.monotonic` of one process goes on in the next.
+    """
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def _record(head: dict[str, Any], body: bytes) -> bytes:
     digest = hashlib.sha256(body).hexdigest()
-    return dump_json(head | {"version": _VERSION, "length": len(body), "sha256": digest}) + b"\n" + body + b"\n"
+    head = head | {"version": _VERSION, "length": len(body), "sha256": digest}
+    return dump_json(head | {"check": _check_of(head)}) + b"\n" + body + b"\n"
+
+
+def _check_of(head: dict[str, Any]) -> str:
+    return hashlib.sha256(dump_json(head)).hexdigest()[:16]
 
 
 def _kind_of(news: bytes) -> str:
     return "json" if news[:1] == b"{" else "binary"
 
 
-def _merge(kept: KeptList | None, line: bytes, file: BinaryIO, *, now: float, max_entries: int) -> KeptList:
+def _merge(
+    kept: KeptList | None, line: bytes, file: BinaryIO, *, now: float, max_entries: int, boot: str | None
+) -> KeptList:
     """Return *kept* with the record that *line* begins."""
     head = parse_json_object(line.rstrip(b"\n"))
+    check = head.pop("check", None)
+    if (check is not None or "boot" in head) and check != _check_of(head):  # versions of before wrote neither
+        raise ProtocolError("the head of a record is changed")
     length = head.get("length")
     if head.get("version") != _VERSION or not isinstance(length, int) or not 0 <= length <= MAX_BINARY_BYTES:
         raise ProtocolError("a record is of another version or has no length")
@@ -291,7 +322,8 @@ def _merge(kept: KeptList | None, line: bytes, file: BinaryIO, *, now: float, ma
         held = document.onto(held, now=min(now, written_at), accept_epoch=document.epoch, max_entries=max_entries)
     if held is None:
         raise ProtocolError("the first record has no list")
-    return KeptList(held=held, cursor=cursor, as_of=as_of, written_at=written_at)
+    uptime = _seconds(head, "uptime") if boot is not None and head.get("boot") == boot else None
+    return KeptList(held=held, cursor=cursor, as_of=as_of, written_at=written_at, uptime=uptime)
 
 
 def _seconds(head: dict[str, Any], name: str) -> float:

@@ -10,7 +10,7 @@ import pytest
 from tests.services.revocation.conftest import ISSUER, LIFETIME, NOW
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.lists import RevocationList
-from tokenry.revocation.wire import BINARY_TYPE, parse_binary_list, parse_list
+from tokenry.revocation.wire import BINARY_TYPE, changes_location, is_located, parse_binary_list, parse_list
 from tokenry_revocation.ports import StoredRecord
 from tokenry_revocation.records import Actor, Record, RecordType
 
@@ -123,6 +123,13 @@ async def test_changes_bring_what_is_new_since_the_cursor_and_a_new_cursor(world
     assert {entry.kind for entry in news.list.entries} == {Kind.JTI, Kind.TOKEN}
     assert news.headers["Cache-Control"] == "no-store"
     assert (await service.changes(news.list.cursor)).list.entries == ()
+
+
+async def test_an_answer_says_to_which_request_it_is(service):
+    snapshot = await service.get("/revocations/snapshot")
+    assert snapshot.headers["Content-Location"] == "snapshot"
+    cursor = (await service.snapshot()).cursor
+    assert is_located((await service.changes(cursor)).headers["Content-Location"], at=changes_location(cursor))
 
 
 async def test_a_held_request_is_answered_as_soon_as_there_is_news(world, service):

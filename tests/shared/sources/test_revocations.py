@@ -12,7 +12,7 @@ from tokenry.http.fetch import Failure, FetchFailed, Headers, Response
 from tokenry.jose import jws
 from tokenry.jose.encoding import parse_json_object
 from tokenry.revocation.judged import JudgedToken
-from tokenry.revocation.wire import LIST_HEADER, ListStamp
+from tokenry.revocation.wire import LIST_HEADER, LOCATION_HEADER, ListStamp, changes_location, is_located
 from tokenry.sources.events import EventKind
 from tokenry.sources.revocation_conversation import GAP_SECONDS, LAGGING_SECONDS
 from tokenry.sources.revocations import RevocationSource, revocations_root
@@ -699,6 +699,61 @@ def test_a_clock_that_went_back_makes_a_kept_list_not_count(make, issuer, clock,
     assert again.snapshot() is None
     assert events[-1].reason == "clock_went_back"
     again.stop()
+
+
+def test_a_clock_that_was_set_back_while_nobody_ran_makes_no_kept_list_young(make, issuer, clock, tmp_path):
+    source = make(state_folder=tmp_path)
+    step(source)
+    source.stop()
+    clock.advance(1000)
+    clock.set_wall_clock(clock.now() - 995)  # the machine has run on; what was written is not in the clock's future
+    again = make(state_folder=tmp_path)
+    again._load_once()
+    assert again.snapshot() is None
+    again.stop()
+    later = make(state_folder=tmp_path)
+    later._state._boot = "after the machine was started again"
+    later._load_once()
+    assert later.snapshot() is not None  # nothing but the wall clock is left to go by
+    later.stop()
+
+
+def test_an_answer_to_another_request_is_refused(source, script, clock, issuer, events):
+    """News since a later cursor, taken for news since ours, would leave a hole."""
+    step(source)
+    held = source.snapshot()
+
+    def replayed(request):
+        answer = issuer.fetch(request)
+        fields = [*answer.headers.items(), (LOCATION_HEADER, "/revocations/changes?after=another")]
+        return replace(answer, headers=Headers(fields))
+
+    script.override["changes"] = replayed
+    issuer.revoke(token := issuer.token())
+    ask(source, clock)
+    assert events[-1].reason == "misplaced"
+    assert not hits(source, token)
+    assert source.snapshot() == held
+    script.override.clear()
+    ask(source, clock)
+    assert hits(source, token)
+
+
+@pytest.mark.parametrize(
+    ("value", "at", "fits"),
+    [
+        (None, "snapshot", True),
+        ("snapshot", "snapshot", True),
+        ("/revocations/snapshot", "snapshot", True),
+        ("https://r.example/revocations/changes?after=a%2Fb", changes_location("a/b"), True),
+        ("changes?after=a", "snapshot", False),
+        ("snapshot", changes_location(""), False),
+        ("changes?after=ab", changes_location("a"), False),
+        ("", changes_location("a"), False),
+    ],
+)
+def test_an_answer_says_to_which_request_it_is(value, at, fits):
+    assert is_located(value, at=at) is fits
 
 
 def test_a_file_that_is_damaged_anywhere_is_an_alarm_and_what_precedes_it_counts(make, issuer, clock, tmp_path, events):
