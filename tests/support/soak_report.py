@@ -6,6 +6,7 @@ import html
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ def _panel(panel: Panel, top: float, x: Any, seconds: float, number: int) -> lis
     for place, (name, points) in enumerate(panel.lines.items()):
         colour = COLOURS[place % len(COLOURS)]
         path, last = [], None
+        steps = [later[0] - earlier[0] for earlier, later in pairwise(points)]
+        gap = max(10.0, 1.5 * median(steps))  # a process that is away, not the width of a bin
         for second, value in points:
-            path.append(f"{'M' if last is None or second - last > 10 else 'L'}{x(second):.1f} {y(value):.1f}")
+            path.append(f"{'M' if last is None or second - last > gap else 'L'}{x(second):.1f} {y(value):.1f}")
             last = second
         parts.append(f'<path d="{"".join(path)}" stroke="{colour}" fill="none" stroke-width="1.2"/>')
         parts.append(
