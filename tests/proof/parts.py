@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     SnapshotOfList = Snapshot[RevocationList] | None
 
-REFUSE_SECONDS = 60.0
+REFUSE_SECONDS = 40.0
 """
 S of the simulation: less than the life of a token (120 s), more than the age that a list reaches when all is well: in
-quiet times the answer to a request that was held for 25 s is judged by until the next one, 25 s later, has come.
+quiet times the answer to a request that was held for 16 s is judged by until the next one, 16 s later, has come.
 """
 
 
