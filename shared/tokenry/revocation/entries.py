@@ -9,8 +9,9 @@ Invariants:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ _JTI: Final = Kind.JTI  # by identity: a member of an enumeration is slow to fin
 _TOKEN: Final = Kind.TOKEN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Entry:
     """
     One thing that is revoked, or the lifting of one.
@@ -78,8 +79,33 @@ class Entry:
     undoable: bool = False
     created_at: float | None = field(default=None, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        """Refuse what is not exactly an entry of its kind."""
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 -- the member's name on the wire
+        kind: Kind,
+        fingerprint: bytes | None = None,
+        salt: str | None = None,
+        names: tuple[str, ...] = (),
+        issued_before: int | None = None,
+        in_force_until: int | None = None,
+        block_until: int | None = None,
+        undoes: str | None = None,
+        undoable: bool = False,
+        created_at: float | None = None,
+    ) -> None:
+        """Refuse what is not exactly an entry of its kind. Written out: lists have thousands, and this is quicker."""
+        _set_id(self, id)
+        _set_kind(self, kind)
+        _set_fingerprint(self, fingerprint)
+        _set_salt(self, salt)
+        _set_names(self, names)
+        _set_issued_before(self, issued_before)
+        _set_in_force_until(self, in_force_until)
+        _set_block_until(self, block_until)
+        _set_undoes(self, undoes)
+        _set_undoable(self, undoable)
+        _set_created_at(self, created_at)
         if self._is_plain_single():  # nearly all are, by the thousand
             return
         kind = self.kind
@@ -116,7 +142,7 @@ class Entry:
             and type(self.id) is str
             and type(self.salt) is str
             and _ID.fullmatch(self.id) is not None
-            and _ID.fullmatch(self.salt) is not None
+            and _is_id(self.salt)
             and (self.created_at is None or (type(self.created_at) is float and 0 < self.created_at <= MAX_TIME))
             and (self.kind is _JTI or self.kind is _TOKEN)
         )
@@ -194,3 +220,14 @@ def check_names(names: Any) -> None:  # noqa: ANN401 -- from the wire
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 -- reads as a sentence
     if not condition:
         raise ProtocolError(message)
+
+
+@lru_cache(maxsize=64)  # all entries of a list have one salt, or two
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+(
+    _set_id, _set_kind, _set_fingerprint, _set_salt, _set_names, _set_issued_before, _set_in_force_until,
+    _set_block_until, _set_undoes, _set_undoable, _set_created_at,
+) = (getattr(Entry, each.name).__set__ for each in fields(Entry))  # fmt: skip
