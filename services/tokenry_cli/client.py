@@ -22,7 +22,7 @@ from tokenry_admin.importing import read_lines, take_over
 from tokenry_admin.views import view
 from tokenry_cli.app import App
 from tokenry_cli.clients_file import FileRefused, read_clients_file
-from tokenry_cli.confirming import confirm, confirm_if_protected
+from tokenry_cli.confirming import DryRun, confirm, confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.files import replace_file
 from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, people, print_table, show
@@ -46,7 +46,6 @@ app = App(name="client", no_args_is_help=True, help="Clients and users of the re
 Realm = Annotated[str, typer.Argument(help="Realm, such as services or /services.")]
 Name = Annotated[str, typer.Argument(help="Client id; with --user the name of a user.")]
 IsUser = Annotated[bool, typer.Option("--user", help="A service user (password grant) instead of a client.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 ClientsFile = Annotated[Path, typer.Option("--file", "-f", help="YAML file with clients.", dir_okay=False)]
 _REMOVAL_SHARE = 0.2  # TOKENRY_CREDENTIALS_REMOVAL_SHARE's default
 _MARKS = {Action.CREATE: "[green]+[/green]", Action.CHANGE: "[yellow]~[/yellow]", Action.DELETE: "[red]-[/red]"}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from tokenry.errors import ConfigurationError
 from tokenry_cli.context import find_context
@@ -17,6 +19,8 @@ from tokenry_cli.output import ExitCode, escape, fail, people
 
 if TYPE_CHECKING:
     from typing import TextIO
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 
 
 def confirm(question: str, word: str, *, yes: bool = False, terminal: TextIO | None = None) -> None:

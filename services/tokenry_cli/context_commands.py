@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from tokenry_cli.app import App
-from tokenry_cli.confirming import confirm
+from tokenry_cli.confirming import DryRun, confirm
 from tokenry_cli.contexts import TEXTS, changing, contexts_file, read_contexts
 from tokenry_cli.output import ExitCode, Format, escape, fail, people, print_table, show
 from tokenry_cli.token import Output
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = App(name="context", no_args_is_help=True, help="Platforms by name: add, use, list.")
 
 Name = Annotated[str, typer.Argument(help="Name of the context, such as prod.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 _COLUMNS: Final = ("issuer", "realm", "client_id", "environment")
 
 

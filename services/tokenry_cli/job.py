@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tokenry_cli.app import App
-from tokenry_cli.confirming import confirm
+from tokenry_cli.confirming import DryRun, confirm
 from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, Format, escape, people, show
 from tokenry_cli.platform import Platform
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 app = App(name="job", no_args_is_help=True, help="Batches of revocations: how far they have come.")
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 LOOK_SECONDS: Final = 1.0
 _MAX_SHOWN: Final = 10
 Id = Annotated[str, typer.Argument(help="Id of the job, as `tokenry revoke bulk` prints it.")]

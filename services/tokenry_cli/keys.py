@@ -21,7 +21,7 @@ from tokenry_admin.key_settings import KeySettings
 from tokenry_admin.key_store import NoCustody
 from tokenry_cli.app import App
 from tokenry_cli.auditing import audited, operator
-from tokenry_cli.confirming import confirm, confirm_if_protected
+from tokenry_cli.confirming import DryRun, confirm, confirm_if_protected
 from tokenry_cli.context import load_context
 from tokenry_cli.environment import known_to
 from tokenry_cli.output import ExitCode, Format, escape, fail, log_to_stderr, people, print_table, show
@@ -44,7 +44,6 @@ app = App(name="keys", no_args_is_help=True, help="The signing keys: look at the
 
 Use = Annotated[KeyUse, typer.Option("--use", help="What the keys sign.")]
 Kid = Annotated[str, typer.Argument(help="Id of the key.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
 Kms = Annotated[
     bool | None, typer.Option("--kms/--file", help="Where a new key for tokens is held. Default: TOKENRY_KEY_CUSTODY.")
 ]
