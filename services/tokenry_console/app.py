@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from tokenry.errors import TokenryError
 from tokenry.oauth.errors import OAuthError
-from tokenry.serving.application import create_base_app
+from tokenry.serving.application import LEAVES_A_BODY, create_base_app
 from tokenry.serving.health import Finding, Health, degraded, ok
 from tokenry.serving.keys import METRICS, REQUEST_ID
 from tokenry.serving.metrics import Metrics
@@ -48,7 +48,6 @@ PARTS = web.AppKey("parts", Parts)
 SCRAPER = web.AppKey("scraper", Scraper)
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 ACTIONS: Final = "disable|enable|rotate-secret"
-LEAVES_A_BODY: Final = frozenset({408, 413, 415})  # RFC 9110 sections 15.5.9, 15.5.14 and 15.5.16
 _log = structlog.get_logger("tokenry.console")
 
 
@@ -213,7 +212,7 @@ def _refusal(error: TokenryError) -> web.Response:
         case Problem():
             response = _error(error.status, error.detail, "Go back, and correct what was sent. Nothing was done.")
             if error.status in LEAVES_A_BODY:
-                response.force_close()  # what is left of the body is of no interest
+                response.force_close()
             return response
         case OAuthError():
             return _error(error.status, error.description, "Go back, and correct what was sent. Nothing was done.")

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from tokenry.serving.settings import ServiceSettings
 
 __all__ = [
+    "LEAVES_A_BODY",
     "MAX_BODY_BYTES",
     "authorization_values",
     "create_base_app",
@@ -289,11 +290,12 @@ def _problem_form(refusal: OAuthError | Problem) -> dict[str, Any]:
     return Problem(refusal.status, refusal.description, members={"error": refusal.code}).body()
 
 
-_LEAVES_A_BODY = frozenset({
+LEAVES_A_BODY = frozenset({
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 })  # fmt: skip
+"""Refusals of a body that is not read to its end: what is left of it is of no interest, and the connection closes."""
 
 
 def render_refusal(refusal: OAuthError | Problem, *, as_problem: bool, request_id: str = "") -> web.Response:
@@ -308,8 +310,8 @@ def render_refusal(refusal: OAuthError | Problem, *, as_problem: bool, request_i
         response.headers.add(name, value)
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     response.headers.setdefault(hdrs.PRAGMA, "no-cache")
-    if refusal.status in _LEAVES_A_BODY:
-        response.force_close()  # what is left of the body is of no interest
+    if refusal.status in LEAVES_A_BODY:
+        response.force_close()
     return response
 
 
