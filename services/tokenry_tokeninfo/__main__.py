@@ -14,7 +14,7 @@ import structlog
 from tokenry.client.token_source import ClientCredentials
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
-from tokenry.serving.audit_chain import AuditChain
+from tokenry.serving.audit_sink import Chained
 from tokenry.serving.keys import METRICS
 from tokenry.serving.metrics import package_version
 from tokenry.serving.outgoing import HttpCalls
@@ -199,14 +199,18 @@ def _extension(settings: Settings, clock: Clock) -> ExtensionSource | None:
 
 def extension_audit(replica: str, *, clock: Clock) -> OnEvent:
     """Return what writes down that somebody broke the glass, and who: as a chain of this run of *replica*."""
-    chain = AuditChain(f"{replica}.{secrets.token_hex(_RUN_BYTES)}")
+    write = Chained(_write_error, instance=f"{replica}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)
 
     def note(event: SourceEvent) -> None:
         if event.kind is EventKind.ALARM:
-            record = chain.record(event.reason, {"detail": event.detail}, now=clock.now())
-            structlog.get_logger("tokenry.audit").error(record.pop("event"), audit=True, **record)
+            write(event.reason, {"detail": event.detail})
 
     return note
+
+
+def _write_error(event: str, fields: Mapping[str, object]) -> None:
+    """Write an audit line that somebody has to look at."""
+    structlog.get_logger("tokenry.audit").error(event, audit=True, **fields)
 
 
 def _signed_list(settings: Settings, own: KeySource) -> SignedListPlace | None:
