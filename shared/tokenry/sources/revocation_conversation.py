@@ -433,11 +433,13 @@ class RevocationConversation:
         What is posted to a replica it lists at once, so such an answer may have news: then the next is wanted as soon
         as ever. If it has none, the other replica is as likely to be asked next: soon, and ever later while that fails.
         """
-        self._repeats = 0 if news else self._repeats
-        pause = min(GAP_SECONDS * 2.0**self._repeats, LAGGING_SECONDS)
-        self._due = max(at.monotonic, started.monotonic + pause)
-        if not news:
+        pause = GAP_SECONDS
+        if news:
+            self._repeats = 0
+        else:
+            pause = min(GAP_SECONDS * 2.0**self._repeats, LAGGING_SECONDS)
             self._repeats = min(self._repeats + 1, _MAX_REPEATS)
+        self._due = max(at.monotonic, started.monotonic + pause)
 
     def _holding_failed(self, at: Moment) -> None:
         pause = _HOLD_AGAIN_SECONDS * 2.0**self._hold_failures
