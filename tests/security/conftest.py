@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.attacked import MAX_GROWTH_BYTES, AttackedPlatform, Presenter, Watch
+from tests.support.attacked import MAX_GROWTH_BYTES, AttackedPlatform, Presenter, Watch, given_away
 from tests.support.http import call
 from tests.support.processes import Processes
 
@@ -70,7 +70,4 @@ def neither_grown_nor_told(request: pytest.FixtureRequest) -> Iterator[None]:
         metrics = call("GET", platform.url(service, "/metrics")).body.decode()
         faults = [line for line in metrics.splitlines() if 'status_code="500"' in line and "/auth" not in line]
         assert not faults, faults  # but for gateways without a policy: that is their owner's fault, and loud
-        told = [
-            needle[:6] for secret in platform.sent for needle in (secret,) if len(needle) >= 16 and needle in metrics
-        ]
-        assert not told, service
+        assert not given_away(platform.sent, metrics), service

@@ -233,10 +233,9 @@ class Watch:
     def complaints(self) -> list[str]:
         """Return what was written since the last look and should not have been."""
         found = []
-        needles = list(canaries(self._platform.sent))
         for name, text in self.look().items():
             found += [f"{name} wrote {mark!r}:\n{_around(text, mark)}" for mark in _FAULT_MARKS if mark in text]
-            found += [f"{name} wrote a secret: {needle[:6]}…" for needle in needles if needle in text]
+            found += [f"{name} wrote a secret: {start}…" for start in given_away(self._platform.sent, text)]
         return found
 
 
@@ -245,6 +244,11 @@ def _around(text: str, mark: str) -> str:
     lines = text.splitlines()
     place = next(number for number, line in enumerate(lines) if mark in line)
     return "\n".join(lines[max(0, place - 2) : place + 30]).replace("\\n", "\n")
+
+
+def given_away(secrets: set[str], text: str) -> list[str]:
+    """Return the first letters of those of *secrets* that *text* gives away."""
+    return [needle[:6] for needle in canaries(secrets) if needle in text]
 
 
 def canaries(secrets: set[str]) -> Iterator[str]:
