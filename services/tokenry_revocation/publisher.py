@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 OBJECT_NAME: Final = "revocation-list.jwt"
 TAKE_OVER_AFTER: Final = 1.25  # periods without a change
+CUT_SECONDS: Final = 1.0  # by which `next_update` may be early: it counts from the whole second before the signature
 LOOKS: Final = 6  # of a publisher that stands by, in a period
 
 _log = structlog.get_logger("tokenry.revocation.publisher")
@@ -218,7 +219,7 @@ class Publisher:
             if self._take_note(placed):
                 return False
         overdue = self._clock.now() - self._next_update
-        patience = (TAKE_OVER_AFTER - 1.0) * self._stream.interval
+        patience = (TAKE_OVER_AFTER - 1.0) * self._stream.interval + CUT_SECONDS
         return overdue < patience and self.age() < TAKE_OVER_AFTER * self._stream.interval
 
     def _take_note(self, placed: Placed) -> bool:

@@ -154,14 +154,14 @@ def test_keys_stay_while_their_place_is_away_and_go_when_they_are_removed(place)
 # --- publishing -----------------------------------------------------------------------------------------------------
 
 
-def publisher_of(replica, place, *, name="A", **more):
+def publisher_of(replica, place, *, name="A", interval=30.0, **more):
     """A publisher over what *replica* publishes, whose turns the test takes."""
     parts = replica.app[SERVICE_PARTS]
     return Publisher(
         feed=parts.feed,
         shelf=FaultyShelf(place.root / "published"),
         keys=place.keys,
-        stream=Stream(issuer=ISSUER, name=name * 22, interval=30.0),
+        stream=Stream(issuer=ISSUER, name=name * 22, interval=interval),
         max_token_lifetime=parts.terms.max_token_lifetime,
         clock=parts.clock,
         clock_is_off=lambda: parts.clock_is_off,
@@ -231,6 +231,29 @@ async def test_F22_two_replicas_publish_in_turn_and_never_fork(world, service, p
     assert await one.turn() is Turn.OVERTAKEN
     assert await one.turn() is Turn.STANDING_BY
     assert one.current.body == place.file.read_bytes()
+
+
+@pytest.mark.parametrize("interval", [1.0, 1.5, 2.0, 5.0])
+@pytest.mark.parametrize("began", [0.0, 0.5, 0.99])
+async def test_F22_with_an_interval_of_seconds_who_is_on_time_is_not_overtaken(world, service, place, interval, began):
+    one, two = (publisher_of(service, place, name=name, interval=interval) for name in "AB")
+    world.clock.advance(began)
+    for _ in range(4):
+        assert await one.turn() is Turn.PUBLISHED
+        for _ in range(6):
+            assert await two.turn() is Turn.STANDING_BY
+            world.clock.advance(interval / 6)
+        # the next list is due now, and its writer a moment late; whoever starts just then stands by as well
+        assert await two.turn() is Turn.STANDING_BY
+        assert await publisher_of(service, place, name="C", interval=interval).turn() is Turn.STANDING_BY
+    world.clock.advance(0.3 * interval)
+    assert await two.turn() is Turn.PUBLISHED
+
+
+async def test_F22_whoever_starts_when_the_list_is_overdue_takes_over_at_once(world, service, place):
+    assert await publisher_of(service, place, interval=2.0).turn() is Turn.PUBLISHED
+    world.clock.advance(3.5)
+    assert await publisher_of(service, place, name="B", interval=2.0).turn() is Turn.PUBLISHED
 
 
 async def test_F23_of_two_replicas_that_begin_at_once_one_publishes(service, place):
