@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from tokenry.errors import TokenryError
-from tokenry.serving.application import create_base_app
+from tokenry.serving.application import create_base_app, segment
 from tokenry.serving.audit_sink import Chained, write_to_log
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
@@ -146,8 +146,9 @@ def _rotation(actions: KeyActions, *, audit: AuditLog, metrics: Metrics, health:
 
 
 def _add_routes(app: web.Application, service: Service, *, raw_sync: bool) -> None:
+    place = f"{segment('realm')}/{segment('name')}"
     for plural in KINDS:
-        clients, one = Clients(service, plural), f"/{plural}/{{realm}}/{{name}}"
+        clients, one = Clients(service, plural), f"/{plural}/{place}"
         app.router.add_get(f"/{plural}", clients.page)
         app.router.add_get(one, clients.get)
         app.router.add_post(f"{one}/disable", clients.disable)
@@ -156,11 +157,11 @@ def _add_routes(app: web.Application, service: Service, *, raw_sync: bool) -> No
     if not raw_sync:
         return
     for plural, kind in KINDS.items():
-        plan_b, place = RawSync(service, kind), f"/raw-sync/{plural}/{{realm}}/{{name}}"
-        app.router.add_put(place, plan_b.put)
-        app.router.add_patch(place, plan_b.patch)
-        app.router.add_delete(place, plan_b.delete)
-    app.router.add_post("/raw-sync/users/{realm}/{name}/password", plan_b.add_password)
+        plan_b, one = RawSync(service, kind), f"/raw-sync/{plural}/{place}"
+        app.router.add_put(one, plan_b.put)
+        app.router.add_patch(one, plan_b.patch)
+        app.router.add_delete(one, plan_b.delete)
+    app.router.add_post(f"/raw-sync/users/{place}/password", plan_b.add_password)
 
 
 class Sweeper:

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from tokenry.errors import TokenryError
 from tokenry.oauth.errors import OAuthError
-from tokenry.serving.application import LEAVES_A_BODY, create_base_app
+from tokenry.serving.application import LEAVES_A_BODY, create_base_app, segment
 from tokenry.serving.health import Finding, Health, degraded, ok
 from tokenry.serving.keys import METRICS, REQUEST_ID
 from tokenry.serving.metrics import Metrics
@@ -121,6 +121,7 @@ def create_app(
 def _add_routes(app: web.Application, site: Site, *, patience: float) -> None:
     login, watching, changing = Login(site), Watching(site), Changing(site)
     registry, auditing = Registry(site, patience=patience), Auditing(site)
+    client = f"/clients/{segment('realm')}/{segment('id')}"
     export = auditing.export
     export.__func__.__tokenry_deadline__ = EXPORT_SECONDS  # type: ignore[attr-defined]  # as `deadline` marks it
     app.router.add_routes(
@@ -141,8 +142,8 @@ def _add_routes(app: web.Application, site: Site, *, patience: float) -> None:
             web.post("/keys/rotate", registry.rotate_keys),
             web.post("/keys/{kid}/retire", registry.retire_key),
             web.get("/clients", registry.clients),
-            web.get("/clients/{realm}/{id}", registry.client),
-            web.post(f"/clients/{{realm}}/{{id}}/{{action:{ACTIONS}}}", registry.change_client),
+            web.get(client, registry.client),
+            web.post(f"{client}/{{action:{ACTIONS}}}", registry.change_client),
             web.get("/audit", auditing.get),
             web.post("/audit/verify", auditing.verify),
             web.get("/audit/export", export),

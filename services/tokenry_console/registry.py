@@ -181,7 +181,7 @@ class Registry:
         form = await self._site.parts.door.read_form(request, visit.session)
         realm, client_id, action = (request.match_info[name] for name in ("realm", "id", "action"))
         place = "/clients" + path_of(realm, client_id)
-        if (form.one("typed") or "").strip() != client_id:
+        if (form.one("typed") or "").strip() != client_id.strip():
             return self._not_typed(visit, client_id, place)
         body: dict[str, object] = {}
         if action == "disable" and form.one("revoke") == "yes":

@@ -224,6 +224,11 @@ def authorization_values(request: web.BaseRequest) -> list[str]:
     return request.headers.getall(hdrs.AUTHORIZATION, [])
 
 
+def segment(name: str) -> str:
+    """Return the part of a route that takes one segment of a path as *name*, whatever is in it: `{name}` takes no braces."""
+    return f"{{{name}:[^/]+}}"
+
+
 def deadline(seconds: float | None) -> Callable[[_H], _H]:
     """Give a handler *seconds* in place of the setting's; None: it may wait as long as it wants."""
 

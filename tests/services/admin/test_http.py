@@ -4,11 +4,14 @@ import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from tests.services.admin.support import FIRST_SECRET, NOW, ORDERS, MemoryFiles, NoFiles, Reader, world
+from tests.support.odd_names import ODD_NAMES
 from tests.support.registry_store import Interrupted
 from tokenry.http.fetch import Failure, FetchFailed, Response
 from tokenry.oauth.errors import bearer_challenge
@@ -17,6 +20,7 @@ from tokenry.testing.issuer import FakeIssuer
 from tokenry_admin.app import SERVICE_PARTS, Sweeper, create_app
 from tokenry_admin.issuers import NotSettled
 from tokenry_admin.settings import Settings
+from tokenry_registry.realms import check_name
 
 ISSUER = "https://issuer.example.org"
 PATH = "realms/services/clients/orders.json"
@@ -57,7 +61,9 @@ class Running:
     async def ask(self, method, path, *, scope="registry.admin", headers=None, body=None, raw=None):
         data = raw if body is None else json.dumps(body).encode()
         fields = {**(self.headers(scope) if scope is not None else {}), **(headers or {})}
-        async with self.http.request(method, self.url + path, headers=fields, data=data) as answer:
+        # As it is written: a client that spells it anew would hide what the service makes of it.
+        url = URL(self.url + path, encoded=True)
+        async with self.http.request(method, url, headers=fields, data=data) as answer:
             content = await answer.read()
             return Answer(answer.status, answer.headers.copy(), content)
 
@@ -102,6 +108,27 @@ async def running(*, files=None, settled=None, keys=None, **changes):
     )  # fmt: skip
     async with serve(app, ["127.0.0.1:0"], finish_seconds=1.0) as served, ClientSession() as http:
         yield Running(made, places, revocations, issuer, http, served.url, app, waits)
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_every_name_that_the_registry_allows_is_one_segment_of_an_address(name):
+    check_name(name)
+    async with running(raw_sync=True) as service:
+        service.world.put(f"realms/services/clients/{name}.json", client_id=name, scopes=["orders.read"])
+        segment = quote(name, safe="")
+        for realm in ("services", "%2Fservices"):
+            place = f"/clients/{realm}/{segment}"
+            shown = await service.ask("GET", place)
+            assert (shown.status, shown.json["client_id"]) == (200, name)
+        assert (await service.ask("POST", f"{place}/disable")).status == 200
+        assert (await service.ask("GET", place)).json["enabled"] is False
+        body = {"secret_hash": BCRYPT, "scopes": ["orders.read"], "is_confidential": True}
+        assert (await service.ask("PUT", f"/raw-sync{place}", body=body)).status == 200
+        assert (await service.ask("DELETE", f"/raw-sync{place}")).status == 200
+        assert (await service.ask("GET", place)).status == 404
 
 
 # --- who may -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tokenry.jose.encoding import dump_json, parse_json_object
 from tokenry.serving.outgoing import Answer, TimedOut, Unreachable
@@ -214,7 +215,7 @@ class Browser:
             data = urlencode(form)
             sent |= {"Content-Type": "application/x-www-form-urlencoded"}
         async with self._session.request(
-            method, self.url + path, data=data, headers=sent, allow_redirects=False
+            method, URL(self.url + path, encoded=True), data=data, headers=sent, allow_redirects=False
         ) as got:
             reply = Reply(got.status, dict(got.headers), (await got.read()).decode())
             for morsel in got.cookies.values():

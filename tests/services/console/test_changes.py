@@ -1,8 +1,13 @@
 """What people change through the console, and what it takes."""
 
+import html
+import re
+from urllib.parse import quote, urlsplit
+
 import pytest
 
-from tests.services.console.conftest import ADMIN, NOW, REVOCATION, TOKENINFO, bearer
+from tests.services.console.conftest import ADMIN, NOW, REVOCATION, TOKENINFO, bearer, client
+from tests.support.odd_names import ODD_NAMES
 from tokenry.serving.outgoing import TimedOut, Unreachable
 
 CLAIM = {"kind": "claims", "name0": "sub", "value0": "basket", "reason": "leak", "ticket": "SEC-481"}
@@ -265,6 +270,23 @@ async def test_a_client_is_disabled_with_or_without_its_tokens(inside, checked, 
     assert "basket is disabled" in page.words
 
 
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_every_client_is_opened_and_changed_from_the_page_that_links_to_it(inside, name):
+    inside.platform.clients = [client(name)]
+    link = html.unescape(re.search(r'<td><a href="(/clients/[^"]*)"', (await inside.browser.get("/clients")).text)[1])
+    page = await inside.browser.get(link)
+    assert (page.status, html.unescape(re.search("<h1>(.*)</h1>", page.text)[1])) == (200, name)
+    form = html.unescape(re.search(r'action="([^"]*/disable)"', page.text)[1])
+    page = await inside.browser.submit(form, typed=name)
+    assert (page.status, "is disabled" in page.words) == (200, True)
+    assert inside.platform.posted(ADMIN) == [(f"/clients/services/{name}/disable", {}, {})]
+    # The name was one segment of every address that the service was asked under.
+    asked = [urlsplit(url) for _, url, _, _ in inside.platform.asked if "/clients/" in url]
+    expected = f"/clients/services/{quote(name, safe='')}"
+    assert {each.path for each in asked} == {expected, f"{expected}/disable"}
+    assert not [each for each in asked if each.query or each.fragment]
+
+
 async def test_a_change_that_takes_minutes_goes_on_and_its_outcome_is_told_later(inside):
     await inside.browser.get("/clients/services/basket")
     inside.platform.gate.clear()
@@ -348,8 +370,6 @@ async def test_every_call_to_a_service_carries_the_persons_own_token_and_no_othe
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "a%2fb", "?x=1", "#", "é", "a b"])
 async def test_a_name_in_an_address_stays_one_segment(inside, name):
-    from urllib.parse import quote, urlsplit
-
     await inside.browser.get(f"/revocations/{quote(name, safe='')}")
     asked = [url for method, url, _, _ in inside.platform.asked if "/revocations/" in url and "snapshot" not in url]
     for url in asked:
