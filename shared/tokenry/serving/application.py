@@ -225,7 +225,7 @@ def authorization_values(request: web.BaseRequest) -> list[str]:
 
 
 def segment(name: str) -> str:
-    """Return the part of a route that takes one segment of a path as *name*, whatever is in it: `{name}` takes no braces."""
+    """Return the part of a route that takes one segment of a path as *name*, braces included, unlike `{name}`."""
     return f"{{{name}:[^/]+}}"
 
 
