@@ -18,6 +18,7 @@ import sys
 from array import array
 from bisect import bisect_left
 from itertools import chain, pairwise
+from operator import is_
 from typing import TYPE_CHECKING, Final
 
 from tokenry.errors import ProtocolError
@@ -31,6 +32,14 @@ _ENTRY_BYTES: Final = FINGERPRINT_BYTES + _EXPIRY_BYTES
 _PAGE_ENTRIES: Final = 64  # 1.3 KB: quick to search and to copy, and the object's own 50 bytes weigh little
 _MAX_BITS: Final = 16  # 65,536 pages; ten million entries make pages of 150
 _CHECKED_AT_ONCE: Final = 16_384  # fingerprints compared without letting other threads run: a third of a millisecond
+
+
+class TooManyEntries(ProtocolError):
+    """A list is longer than this reader takes; it is refused whole, never cut."""
+
+    def __init__(self, most: int) -> None:
+        """Refuse what has more than *most* entries."""
+        super().__init__(f"the revocation list has more than {most} entries")
 
 
 class Block:
@@ -48,9 +57,12 @@ class Block:
     @classmethod
     def of(cls, entries: Mapping[bytes, int]) -> Block:
         """Return the block of *entries*, fingerprint to expiry."""
-        fingerprints = sorted(entries)
-        expiries = array("I", [entries[fingerprint] for fingerprint in fingerprints])
-        return cls.cut(b"".join(fingerprints), _big_endian(expiries))
+        bits = _bits_for(len(entries))
+        shift = _MAX_BITS - bits
+        pages: list[dict[bytes, int]] = [{} for _ in range(1 << bits)]
+        for fingerprint, expiry in entries.items():
+            pages[int.from_bytes(fingerprint[:2], "big") >> shift][fingerprint] = expiry
+        return cls(list(map(_page_of, pages)), count=len(entries))
 
     @classmethod
     def read(cls, fingerprints: bytes | memoryview, expiries: bytes | memoryview) -> Block:
@@ -67,9 +79,10 @@ class Block:
         return cls.cut(fingerprints, expiries)
 
     @classmethod
-    def cut(cls, fingerprints: bytes | memoryview, expiries: bytes | memoryview) -> Block:
-        """Return the block of two columns that are known to be of one length and ascending."""
+    def cut(cls, fingerprints: bytes | memoryview, expiries: bytes | memoryview, *, bits: int | None = None) -> Block:
+        """Return the block of two columns that are known to be of one length and ascending, in 2**bits pages."""
         count = len(fingerprints) // FINGERPRINT_BYTES
+        bits = _bits_for(count) if bits is None else bits
         keys, ends = memoryview(fingerprints), memoryview(expiries)
         pages = [
             b"".join(
@@ -78,7 +91,7 @@ class Block:
                     ends[low * _EXPIRY_BYTES : high * _EXPIRY_BYTES],
                 )
             )
-            for low, high in pairwise(_edges(keys, _bits_for(count)))
+            for low, high in pairwise(_edges(keys, bits))
         ]
         return cls(pages, count=count)
 
@@ -110,8 +123,8 @@ class Block:
 
     def merged(self, news: Mapping[bytes, int]) -> Block:
         """Return this block with *news*, fingerprint to expiry; this very object when they add nothing."""
-        if len(news) > self._count:  # everything changes: sorting once beats inserting one by one
-            return self._rebuilt(news)
+        if len(news) > self._count:  # everything changes: page by page beats inserting one by one
+            return self._united(Block.of(news))
         pages = list(self._pages)
         shift = self._shift
         added = 0
@@ -125,23 +138,48 @@ class Block:
                 pages[index] = page
         return _repaged(Block(pages, count=self._count + added)) if changed else self
 
-    def _rebuilt(self, news: Mapping[bytes, int]) -> Block:
-        entries = dict(self.items())
-        for fingerprint, expiry in news.items():
-            if entries.get(fingerprint, 0) < expiry:
-                entries[fingerprint] = expiry
-        return Block.of(entries)
+    def union(self, other: Block, *, most: int = sys.maxsize) -> Block:
+        """
+        Return what either block holds; pages that are the same in both cost one comparison.
 
-    def union(self, other: Block) -> Block:
-        """Return what either block holds; pages that are the same in both cost one comparison."""
-        if not other:
-            return self
-        if not self:
-            return other
-        if self.bits == other.bits:
-            pairs = zip(self._pages, other._pages, strict=True)
-            return self.merged(dict(chain.from_iterable(_items(b) for a, b in pairs if a != b)))
-        return self.merged(dict(other.items()))
+        Raises:
+            TooManyEntries: That is more than *most* entries, found out before much more than those were looked at.
+        """
+        few, many = (self, other) if len(self) < len(other) else (other, self)
+        if len(many) > most:
+            raise TooManyEntries(most)
+        if not few:
+            return many
+        if self.bits == other.bits or len(few) >> many.bits:  # more than one for each page
+            return self._united(other, most=most)
+        merged = many.merged(dict(few.items()))
+        if len(merged) > most:
+            raise TooManyEntries(most)
+        return merged
+
+    def _united(self, other: Block, *, most: int = sys.maxsize) -> Block:
+        """
+        Do as `union` does, page by page, so that no call into C is a long one.
+
+        One dict or one `sorted` of ten million entries would hold up every other thread for seconds.
+        """
+        bits = max(self.bits, other.bits)
+        mine: Block = self._at(bits)
+        its: Block = other._at(bits)
+        pages: list[bytes] = []
+        size = 0
+        for page, others in zip(mine._pages, its._pages, strict=True):
+            united = _page_union(page, others)
+            pages.append(united)
+            size += len(united)
+            if size > most * _ENTRY_BYTES:
+                raise TooManyEntries(most)
+        unchanged = all(map(is_, mine._pages, pages))
+        return self if unchanged else _repaged(Block(pages, count=size // _ENTRY_BYTES))
+
+    def _at(self, bits: int) -> Block:
+        """Return this block in 2**bits pages."""
+        return self if bits == self.bits else Block.cut(*self.columns(), bits=bits)
 
     def pruned(self, now: float) -> Block:
         """Return what is in force later than *now*; this very object when that is all of it."""
@@ -181,6 +219,25 @@ def _items(page: bytes) -> Iterator[tuple[bytes, int]]:
     cut = count * FINGERPRINT_BYTES
     fingerprints = (page[start : start + FINGERPRINT_BYTES] for start in range(0, cut, FINGERPRINT_BYTES))
     return zip(fingerprints, _numbers(page[cut:]), strict=True)
+
+
+def _page_of(entries: Mapping[bytes, int]) -> bytes:
+    fingerprints = sorted(entries)
+    expiries = array("I", [entries[fingerprint] for fingerprint in fingerprints])
+    return b"".join((*fingerprints, _big_endian(expiries)))
+
+
+def _page_union(page: bytes, other: bytes) -> bytes:
+    """Return what either page holds; *page* itself when that is all."""
+    if page == other or not other:
+        return page
+    if not page:
+        return other
+    held, news = dict(_items(page)), dict(_items(other))
+    united = news | held
+    for fingerprint in held.keys() & news.keys():
+        united[fingerprint] = max(held[fingerprint], news[fingerprint])
+    return page if united == held else _page_of(united)
 
 
 def _insert(page: bytes, fingerprint: bytes, expiry: int) -> bytes:

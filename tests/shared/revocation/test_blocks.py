@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenry.errors import ProtocolError
-from tokenry.revocation.blocks import Block
+from tokenry.revocation.blocks import Block, TooManyEntries
 
 # Few different bytes, so that examples share pages, prefixes and whole fingerprints.
 FINGERPRINTS = st.builds(
@@ -53,6 +53,44 @@ def test_merging_keeps_the_later_of_two_expiries(held, news):
 def test_a_union_holds_what_either_holds(one, other):
     union = Block.of(one).union(Block.of(other))
     assert union.columns() == columns(later(one, other))
+
+
+@pytest.mark.parametrize("sizes", [(20_000, 20_000), (20_000, 3_000), (3_000, 20_000), (20_000, 5), (5, 20_000)])
+def test_a_union_of_blocks_of_any_sizes_has_the_later_of_two_expiries(sizes):
+    one, other = many(sizes[0]), many(sizes[1], seed=2)
+    shared = dict(list(one.items())[: min(sizes) // 2])
+    other |= {key: expiry + random.Random(expiry).choice((-1, 0, 1)) for key, expiry in shared.items()}  # noqa: S311
+    union = Block.of(one).union(Block.of(other))
+    assert union.columns() == columns(later(one, other))
+    assert len(union) == len(later(one, other))
+
+
+class Counted(list):
+    """Pages that count what is read of them."""
+
+    entries = 0
+
+    def __iter__(self):
+        for page in super().__iter__():
+            self.entries += len(page) // 20
+            yield page
+
+
+def test_a_union_of_too_many_is_refused_before_much_more_than_the_bound_was_looked_at():
+    one, other = Block.of(many(20_000)), Block.of(many(20_000, seed=2))
+    pages = Counted(other._pages)
+    with pytest.raises(TooManyEntries, match="more than 25000 entries"):
+        one.union(Block(pages, count=len(other)), most=25_000)
+    assert pages.entries < 25_000 // 2 + 500  # with as many of the other block beside them
+    assert len(one.union(other, most=40_000)) == 40_000
+
+
+@pytest.mark.parametrize("sizes", [(20_000, 5), (5, 20_000), (20_000, 0), (0, 20_000)])
+def test_a_union_is_refused_where_one_block_alone_or_a_few_more_are_too_many(sizes):
+    one, other = Block.of(many(sizes[0])), Block.of(many(sizes[1], seed=2))
+    with pytest.raises(TooManyEntries):
+        one.union(other, most=sum(sizes) - 1)
+    assert len(one.union(other, most=sum(sizes))) == sum(sizes)
 
 
 @given(CONTENT, st.integers(0, 6))
