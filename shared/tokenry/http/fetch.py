@@ -483,21 +483,23 @@ def _read_body(answer: http.client.HTTPResponse, *, max_bytes: int) -> bytes:
 
 
 def _read_bounded(answer: http.client.HTTPResponse, *, max_bytes: int) -> bytes:
-    chunks = bytearray()
+    body = io.BytesIO()  # gives its bytes away without a copy: one of 200 MB would hold up every other thread
     while chunk := answer.read(_CHUNK_BYTES):
-        chunks += chunk
-        if len(chunks) > max_bytes:
+        body.write(chunk)
+        if body.tell() > max_bytes:
             raise FetchFailed(Failure.TOO_LARGE, f"the answer is larger than {max_bytes} bytes")
     if answer.length:  # http.client notices a short body only when it is read in one piece
         raise FetchFailed(Failure.DISCONNECTED, "the answer was cut short")
-    return bytes(chunks)
+    return body.getvalue()
 
 
 def _gunzip(raw: bytes, *, max_bytes: int) -> bytes:
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    body = stream.decompress(raw, max_bytes + 1)
-    if len(body) > max_bytes:
-        raise FetchFailed(Failure.TOO_LARGE, f"the answer is larger than {max_bytes} bytes")
-    if not stream.eof or stream.unused_data:
+    body, portions = io.BytesIO(), io.BytesIO(raw)
+    while not stream.eof and (portion := portions.read(_CHUNK_BYTES)):
+        body.write(stream.decompress(portion, max_bytes + 1 - body.tell()))
+        if body.tell() > max_bytes:
+            raise FetchFailed(Failure.TOO_LARGE, f"the answer is larger than {max_bytes} bytes")
+    if not stream.eof or stream.unused_data or portions.tell() < len(raw):
         raise FetchFailed(Failure.MALFORMED, "the answer is not one complete gzip stream")
-    return body
+    return body.getvalue()

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import random
 import socket
 import threading
 import time
@@ -215,16 +216,38 @@ def test_a_gzipped_body_is_unpacked(peer, fetcher):
     assert b"Accept-Encoding: gzip\r\n" in server.requests[0]
 
 
+LONG = random.Random(1).randbytes(200_000)  # noqa: S311 -- the same ones in every run; gzip cannot shorten them
+
+
+def test_a_gzipped_body_of_several_portions_and_just_the_bound_is_unpacked(peer, fetcher):
+    server = peer(gzipped(LONG))
+    assert fetcher.fetch(Request(url=server.url, max_bytes=len(LONG))).body == LONG
+
+
 @pytest.mark.parametrize(
     ("answer", "failure"),
     [
         (gzipped(b"\0" * 10_000_000), Failure.TOO_LARGE),
+        (gzipped(LONG[:100_001]), Failure.TOO_LARGE),
+        (gzipped(LONG[:90_000], cut=5), Failure.MALFORMED),
+        (gzipped(b"hello", extra=LONG[:90_000]), Failure.MALFORMED),
+        (gzipped(b"hello", extra=bytes(65_536 - len(gzip.compress(b"hello"))) + b"more"), Failure.MALFORMED),
         (gzipped(b"hello" * 100, cut=5), Failure.MALFORMED),
         (gzipped(b"hello", extra=b"more"), Failure.MALFORMED),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", Failure.MALFORMED),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\nxx", Failure.MALFORMED),
     ],
-    ids=["bomb", "cut", "trailing bytes", "not gzip", "unasked encoding"],
+    ids=[
+        "bomb",
+        "one byte more",
+        "cut in the second portion",
+        "trailing portions",
+        "trailing portion",
+        "cut",
+        "trailing bytes",
+        "not gzip",
+        "unasked encoding",
+    ],
 )
 def test_a_bad_encoding_is_refused(peer, fetcher, answer, failure):
     server = peer(answer)
