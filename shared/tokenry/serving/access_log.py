@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from json.encoder import encode_basestring_ascii as _quoted
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 
@@ -213,6 +215,32 @@ class _ShortWay:
         self._writer.write(text)
         return True
 
+    def write_repeated(self, repeated: RepeatedRecord, changing: Mapping[str, object]) -> bool:
+        """Write the line of *repeated* with what is *changing*, or tell that it has to go the long way."""
+        if repeated.made_by is not self:
+            steady = self._encode({**self._fixed, **repeated.members, "event": repeated.event, "level": "info"})
+            repeated.made_by, repeated.text = self, "" if _is_suspicious(steady) else steady.removesuffix("}")
+        if not repeated.text:
+            return False
+        text = "".join([f',"{name}":{self._scalar(value)}' for name, value in changing.items()])
+        request_id = current_request_id.get()
+        if request_id is not None:
+            text = f'{text},"request_id":{_quoted(request_id)}'
+        trace = current_trace.get()
+        if trace is not None:
+            text = f'{text},"trace_id":"{trace.trace_id}","span_id":"{trace.span_id}"'
+        if _is_suspicious(text):
+            return False
+        self._writer.write(f'{repeated.text}{text},"ts":"{self._timestamp()}"}}')
+        return True
+
+    def _scalar(self, value: object) -> str:
+        if isinstance(value, str):
+            return _quoted(value)
+        if type(value) is int or (type(value) is float and math.isfinite(value)):
+            return repr(value)
+        return self._encode(value)
+
     def _timestamp(self) -> str:
         """Return the time in the form of `TimeStamper`."""
         second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
@@ -253,6 +281,37 @@ def record(event: str, members: Mapping[str, object]) -> None:
         _plain.info(event, **members)
 
 
+class RepeatedRecord:
+    """
+    An event that comes with every request, most of which is the same each time: that part is made into text once.
+
+    Attributes:
+        event: What happened.
+        members: What belongs to it each time.
+        made_by: Who made `text`.
+        text: The beginning of the line; empty where it has to go the long way.
+    """
+
+    __slots__ = ("event", "made_by", "members", "text")
+
+    def __init__(self, event: str, members: Mapping[str, object]) -> None:
+        """Take them as `record` does."""
+        self.event = event
+        self.members = members
+        self.made_by: object = None
+        self.text = ""
+
+    def write(self, changing: Mapping[str, object]) -> None:
+        """Log the event, as `record` does, with what is *changing* besides: texts, numbers, None, lists of those."""
+        short = _short_way
+        if short is None or not short.open or not short.write_repeated(self, changing):
+            _plain.info(self.event, **self.members, **changing)
+
+
+MAX_ROUTES: Final = 1000  # routes are templates, methods and statuses are few: no service comes near
+_requests: dict[tuple[str, str, int], RepeatedRecord] = {}
+
+
 def record_request(*, method: str, route: str, status: int, seconds: float, client_address: str) -> None:
     """
     Log one answered request: the access log.
@@ -264,16 +323,12 @@ def record_request(*, method: str, route: str, status: int, seconds: float, clie
         seconds: From the head of the request to the answer.
         client_address: The caller's, as far as the proxies before us are trusted.
     """
-    record(
-        "request",
-        {
-            "method": method,
-            "route": route,
-            "status": status,
-            "seconds": round(seconds, 6),
-            "client_address": client_address,
-        },
-    )
+    request = _requests.get((method, route, status))
+    if request is None:
+        request = RepeatedRecord("request", {"method": method, "route": route, "status": status})
+        if len(_requests) < MAX_ROUTES:
+            _requests[method, route, status] = request
+    request.write({"seconds": round(seconds, 6), "client_address": client_address})
 
 
 class _LineLogger:

@@ -14,6 +14,7 @@ from tokenry.serving.access_log import (
     _SECRETS,
     REDACTED,
     LineWriter,
+    RepeatedRecord,
     _is_suspicious,
     configure_logging,
     record,
@@ -202,6 +203,42 @@ def test_the_short_way_writes_what_the_long_way_writes(lines, text):
     short, long = lines()
     assert {**short, "ts": ""} == {**long, "ts": ""}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", short["ts"])
+
+
+@pytest.mark.parametrize("text", [*SUSPECTS, "plain", "a b", 'a"b\\', "x=y", None, 7, 7.25, float("nan"), True, ["a"]])
+@pytest.mark.parametrize("where", ["steady", "changing"])
+def test_a_repeated_record_is_what_a_single_one_is(lines, text, where):
+    members = {"client_id": "orders", "a": "x"}, {"jti": "j", "number": 3, "b": "y"}
+    members[where == "changing"]["what"] = text
+    repeated = RepeatedRecord("token_issued", members[0])
+    reset = current_request_id.set('r-"1')
+    for _ in range(2):
+        repeated.write(members[1])
+    record("token_issued", members[0] | members[1])
+    current_request_id.reset(reset)
+    first, second, single = (str({**line, "ts": ""}) for line in map(sorted_by_name, lines()))
+    assert first == second == single  # as texts: a NaN is not equal to itself
+
+
+def test_a_repeated_record_goes_where_logs_go_now():
+    stream, other = io.StringIO(), io.StringIO()
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    repeated = RepeatedRecord("request", {"route": "/x"})
+    for service, to in (("one", stream), ("two", other)):
+        writer = configure_logging(ServiceSettings(environment="test"), service=service, stream=to)
+        repeated.write({"status": 200})
+        writer.close()
+    with structlog.testing.capture_logs() as logs:
+        repeated.write({"status": 201})
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+    assert [json.loads(each.getvalue())["service"] for each in (stream, other)] == ["one", "two"]
+    assert logs == [{"event": "request", "log_level": "info", "route": "/x", "status": 201}]
+
+
+def sorted_by_name(line):
+    return dict(sorted(line.items()))
 
 
 @given(st.text() | st.from_regex(_SECRETS) | st.from_regex(_SECRETS).map(str.upper))
