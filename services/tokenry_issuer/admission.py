@@ -67,6 +67,17 @@ class Admission:
         if delay > 0:
             await self._sleep(delay)
 
+    def succeeds_at_once(self, subject: Subject, address: str) -> bool:
+        """Count a success whose judgement is known, or tell that the attempt is to be delayed or refused."""
+        now = self._clock.monotonic()
+        try:
+            if self._attempts.admit(subject, address, now=now).before > 0:
+                return False
+        except TooManyFailures:
+            return False
+        self._attempts.succeeded(subject, address, now=now)
+        return True
+
     def succeeded(self, subject: Subject, address: str) -> None:
         """Count a success."""
         self._attempts.succeeded(subject, address, now=self._clock.monotonic())

@@ -27,6 +27,7 @@ from tokenry_issuer.attempts import AttemptLimits, Attempts
 from tokenry_issuer.authentication import Authenticator
 from tokenry_issuer.certificate_authentication import CertificateAuthenticator
 from tokenry_issuer.credentials import Credentials
+from tokenry_issuer.decisions import KEY_BYTES, Decisions
 from tokenry_issuer.handlers import JwkSetEndpoint, MetadataEndpoints, TokenEndpoint
 from tokenry_issuer.instruments import Instruments
 from tokenry_issuer.issuance import TokenIssuance
@@ -158,6 +159,7 @@ class Issuer:
     Attributes:
         credentials: Realms, clients, users.
         keyring: Signing keys.
+        decisions: What is remembered of granted requests.
         trust_keys: Keys of foreign issuers.
         revocations: What is known of revocations.
         health: The checks behind `/readyz`.
@@ -232,6 +234,7 @@ class Issuer:
             ),
             hosts=settings.trust_jwks_hosts,
         )
+        self.decisions = Decisions(chance.random_bytes(KEY_BYTES))
         self.issuance = TokenIssuance(
             issuer=settings.issuer,
             clock=clock,
@@ -266,6 +269,7 @@ class Issuer:
             ),
             revocations=revocations,
             instruments=self.instruments,
+            decisions=self.decisions,
             proofs=ProofReader(
                 [token_endpoint(settings.issuer), settings.issuer.rstrip("/") + TOKEN_ALIAS], clock=clock
             ),
@@ -312,6 +316,7 @@ class Issuer:
         """Return what answers token requests that need not wait."""
         return QuickTokens(
             self.issuance,
+            decisions=self.decisions,
             paths=self._token_paths(),
             settings=self._settings,
             clock=clock,

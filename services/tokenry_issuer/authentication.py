@@ -6,6 +6,8 @@ Both readings of a Basic header count as one attempt.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenry.oauth.errors import invalid_grant, temporarily_unavailable
@@ -20,12 +22,35 @@ if TYPE_CHECKING:
     from tokenry.oauth.errors import OAuthError
     from tokenry.secret import Secret
     from tokenry_issuer.admission import Admission
+    from tokenry_issuer.attempts import Subject
     from tokenry_issuer.passwords import SecretChecks
     from tokenry_issuer.registry import RealmCredentials
     from tokenry_registry.realms import Client, StoredSecret, User
     from tokenry_registry.secret_hashes import StoredHash
 
 BUSY_RETRY = (1, 5)  # seconds; spread, so that a crowd does not come back together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretProof:
+    """
+    A secret that proved who a client is, and for how long the same one will, as far as can be told beforehand.
+
+    Attributes:
+        subject: Whose attempts it counts among.
+        made_at: Unix seconds.
+        ends_at: Unix seconds: the first of the client's secrets in force ends then; infinite for never.
+        check_at: Monotonic seconds from which a slow hash is to be compared again; infinite for a quick one.
+    """
+
+    subject: Subject
+    made_at: float
+    ends_at: float
+    check_at: float
+
+    def holds(self, now: float) -> bool:
+        """Tell whether the secrets in force at Unix time *now* are those of `made_at`."""
+        return self.made_at <= now < self.ends_at
 
 
 class Authenticator:
@@ -53,9 +78,11 @@ class Authenticator:
         self._clock = clock
         self._uniform = uniform
 
-    async def client(self, credential: ClientCredential, *, credentials: RealmCredentials, address: str) -> Client:
+    async def client(
+        self, credential: ClientCredential, *, credentials: RealmCredentials, address: str
+    ) -> tuple[Client, SecretProof]:
         """
-        Return the client that *credential* proves.
+        Return the client that *credential* proves, and for how long.
 
         Raises:
             OAuthError: 401 `invalid_client`, 429 after too many failures, 503 when too many checks wait.
@@ -66,16 +93,21 @@ class Authenticator:
         for reading in credential.readings:
             client = credentials.clients.get(reading.client_id)
             secrets = client.secrets if client is not None and client.enabled else ()
-            matched = await self._matches(
+            now = self._clock.now()
+            check_at = await self._matches(
                 reading.secret,
-                self._in_force(secrets),
+                _in_force(secrets, now),
                 name=f"client {realm} {reading.client_id}",
                 decoy_of=credentials,
                 user=False,
             )
-            if matched and client is not None:
+            if check_at is not None and client is not None:
                 self._admission.succeeded(subject, address)
-                return client
+                ends = (each.expires_at for each in secrets if each.usable(now) and each.expires_at is not None)
+                proof = SecretProof(
+                    subject=subject, made_at=now, ends_at=min(ends, default=math.inf), check_at=check_at
+                )
+                return client, proof
         await self._admission.failed(subject, address, delay=delay)
         raise credential.refusal() from WrongSecret(self._why_client(credential, credentials))
 
@@ -101,12 +133,12 @@ class Authenticator:
         usable = user is not None and user.enabled and (user.clients is None or client.client_id in user.clients)
         matched = await self._matches(
             password,
-            self._in_force(user.passwords if user is not None and usable else ()),
+            _in_force(user.passwords if user is not None and usable else (), self._clock.now()),
             name=f"user {realm} {username}",
             decoy_of=credentials,
             user=True,
         )
-        if matched and user is not None:
+        if matched is not None and user is not None:
             self._admission.succeeded(subject, address)
             return user
         await self._admission.failed(subject, address, delay=delay)
@@ -120,15 +152,15 @@ class Authenticator:
         name: str,
         decoy_of: RealmCredentials,
         user: bool,
-    ) -> bool:
+    ) -> float | None:
+        """Return until when (monotonic seconds) *secret* need not be compared again, or None if it matches nothing."""
         decoy = decoy_of.user_decoy if user else decoy_of.client_decoy
         try:
-            await self._checks.verify(secret, stored, subject=name, decoy=decoy)
+            return await self._checks.verify(secret, stored, subject=name, decoy=decoy)
         except WrongSecret:
-            return False
+            return None
         except ChecksBusy:
             raise self._busy() from None
-        return True
 
     def _why_client(self, credential: ClientCredential, credentials: RealmCredentials) -> str:
         """Return what was wrong, for the audit record alone."""
@@ -138,7 +170,7 @@ class Authenticator:
             return "unknown client"
         if not known[0].enabled:
             return "client is disabled"
-        return "wrong secret" if self._in_force(known[0].secrets) else "client has no secret in force"
+        return "wrong secret" if _in_force(known[0].secrets, self._clock.now()) else "client has no secret in force"
 
     def _why_user(self, user: User | None, client: Client) -> str:
         """Return what was wrong, for the audit record alone."""
@@ -148,13 +180,17 @@ class Authenticator:
             return "user is disabled"
         if user.clients is not None and client.client_id not in user.clients:
             return "user may not be used by this client"
-        return "wrong password" if self._in_force(user.passwords) else "user has no password in force"
+        return "wrong password" if _in_force(user.passwords, self._clock.now()) else "user has no password in force"
 
     def _busy(self) -> OAuthError:
         return temporarily_unavailable(
             "too many secrets are being checked", retry_after=self._uniform.randint(*BUSY_RETRY)
         )
 
-    def _in_force(self, secrets: Sequence[StoredSecret]) -> list[StoredHash]:
-        now = self._clock.now()
-        return [secret.hash for secret in secrets if secret.usable(now)]
+    def succeeds_again(self, proof: SecretProof, address: str) -> bool:
+        """Count one more success from *address* by the secret of *proof*, unless the attempt must not be judged now."""
+        return self._admission.succeeds_at_once(proof.subject, address)
+
+
+def _in_force(secrets: Sequence[StoredSecret], now: float) -> list[StoredHash]:
+    return [secret.hash for secret in secrets if secret.usable(now)]

@@ -22,17 +22,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import TokenryError
+from tokenry.jose import jws
 from tokenry.jose.jwk import BadSignature
 from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
 from tokenry.oauth.dpop import SCHEME
 from tokenry.oauth.errors import OAuthError, invalid_client, temporarily_unavailable, unauthorized_client
-from tokenry.oauth.token_endpoint import JWT_BEARER, PASSWORD, TokenResponse, parse_token_request
+from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS, JWT_BEARER, PASSWORD, TokenResponse, parse_token_request
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import format_scope
 from tokenry.serving.access_log import record
 from tokenry_issuer import grants, minting
 from tokenry_issuer.assertion_authentication import PRIVATE_KEY_JWT
 from tokenry_issuer.certificate_authentication import ClientCertificate
+from tokenry_issuer.decisions import decision
 from tokenry_registry.key_management import KeyManagementUnavailable
 
 if TYPE_CHECKING:
@@ -46,14 +48,15 @@ if TYPE_CHECKING:
     from tokenry.revocation.lists import RevocationList
     from tokenry.secret import Secret
     from tokenry_issuer.assertion_authentication import AssertionAuthenticator, Proven
-    from tokenry_issuer.authentication import Authenticator
+    from tokenry_issuer.authentication import Authenticator, SecretProof
     from tokenry_issuer.certificate_authentication import CertificateAuthenticator
     from tokenry_issuer.credentials import Credentials
+    from tokenry_issuer.decisions import Decisions
     from tokenry_issuer.instruments import Instruments
     from tokenry_issuer.keyring import Keyring
     from tokenry_issuer.minting import Minted
     from tokenry_issuer.proofs import ProofReader
-    from tokenry_issuer.registry import RealmCredentials
+    from tokenry_issuer.registry import RealmCredentials, Registry
     from tokenry_issuer.revocations import Revocations
     from tokenry_issuer.subject_tokens import SubjectTokens
     from tokenry_registry.realms import Client, User
@@ -81,6 +84,7 @@ class RawRequest:
         address: The caller's address.
         certificate: The certificate that the caller presented.
         proofs: Every `DPoP` header field.
+        identity: What it is recognised by when it comes again (`Decisions.identity`); None: it is not remembered.
     """
 
     form: Form
@@ -90,13 +94,16 @@ class RawRequest:
     address: str
     certificate: PresentedCertificate | None = None
     proofs: Sequence[str] = field(default=(), repr=False)
+    identity: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
 class _Trail:
-    """What is known of a request so far: the audit record of its outcome."""
+    """What is known of a request so far: the audit record of its outcome, and what it was decided by."""
 
     known: dict[str, Any] = field(default_factory=dict)
+    proof: SecretProof | None = None
+    registry: Registry | None = None
 
     def add(self, **members: object) -> None:
         self.known.update(members)
@@ -120,6 +127,7 @@ class TokenIssuance:
         revocations: Revocations,
         instruments: Instruments,
         proofs: ProofReader,
+        decisions: Decisions,
     ) -> None:
         """
         Issue with these parts.
@@ -137,6 +145,7 @@ class TokenIssuance:
             revocations: What must not be issued.
             instruments: What is counted.
             proofs: Reads proofs of keys that tokens are to be bound to.
+            decisions: Remembers what was decided.
         """
         self._issuer = issuer
         self._clock = clock
@@ -150,6 +159,7 @@ class TokenIssuance:
         self._revocations = revocations
         self._instruments = instruments
         self._proofs = proofs
+        self._decisions = decisions
 
     async def issue(self, raw: RawRequest) -> TokenResponse:
         """
@@ -195,7 +205,8 @@ class TokenIssuance:
         if proof is None and request.assertion is None:
             raise invalid_client()
         # 2. and 3. the realm
-        credentials = self._realm(request, raw.host)
+        registry = trail.registry = self._registry()
+        credentials = registry.realms[grants.choose_realm(request.realm, host=raw.host, realms=registry.realms)]
         trail.add(realm=credentials.realm.name)
         grants.check_grant_type(request.grant_type, realm=credentials.realm)
         trail.add(grant_type=request.grant_type)
@@ -228,22 +239,15 @@ class TokenIssuance:
         if key is not None:
             grant = replace(grant, key=key)
         minted = await self._mint(grant)
-        self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
-        self._instruments.live.issued(
-            realm=grant.realm.name, client_id=grant.client_id, subject=grant.subject, expires_at=minted.expires_at
-        )
+        self._count(grant, expires_at=minted.expires_at)
         trail.add(
             subject=grant.subject,
             scope=format_scope(grant.scope),
             audience=list(grant.audience),
-            jti=minted.jti,
-            kid=minted.kid,
-            expires_at=minted.expires_at,
             bound_to=grant.confirmation,
             **({} if key is None else {"bound_to_key": key}),
         )
-        record("token_issued", trail.known)
-        return TokenResponse(
+        response = TokenResponse(
             access_token=minted.token,
             expires_in=grant.lifetime,
             scope=grant.scope,
@@ -251,6 +255,72 @@ class TokenIssuance:
             issued_token_type=request.issued_token_type,
             token_type="Bearer" if key is None else SCHEME,
         )
+        self._remember(raw, grant, response, trail)
+        record("token_issued", {**trail.known, "jti": minted.jti, "kid": minted.kid, "expires_at": minted.expires_at})
+        return response
+
+    def _count(self, grant: grants.Grant, *, expires_at: int) -> None:
+        self._instruments.issued(grant.grant_type, grant.realm.claims_profile)
+        self._instruments.live.issued(
+            realm=grant.realm.name, client_id=grant.client_id, subject=grant.subject, expires_at=expires_at
+        )
+
+    def _remember(self, raw: RawRequest, grant: grants.Grant, response: TokenResponse, trail: _Trail) -> None:
+        """Remember what was decided over a plain request: by a secret, for the client itself, bound to nothing."""
+        plain = grant.grant_type == CLIENT_CREDENTIALS and grant.confirmation is None and grant.key is None
+        if raw.identity is None or not plain or trail.proof is None or trail.registry is None:
+            return
+        decided = decision(
+            grant,
+            issuer=self._issuer,
+            proof=trail.proof,
+            response=response,
+            record={name: value for name, value in trail.known.items() if name != "client_address"},
+            monotonic=self._clock.monotonic(),
+        )
+        self._decisions.keep(raw.identity, decided, registry=trail.registry)
+
+    def again(self, identity: bytes, address: str) -> bytes | None:
+        """
+        Return the body of the answer to a request that is the same as one that was granted a moment ago, or None.
+
+        None says that it is to be judged from its beginning, be it to be refused: nothing was counted or recorded.
+
+        Args:
+            identity: Of the request (`Decisions.identity`).
+            address: The caller's.
+        """
+        now = self._clock.now()
+        # 1. to 3., 5. and 6. the same bytes under the same credentials
+        decided = self._decisions.get(
+            identity, registry=self._credentials.current(), now=now, monotonic=self._clock.monotonic()
+        )
+        if decided is None or self._revocations.waiting or self._revocations.clock_is_off:
+            return None
+        # 7. a key
+        grant, revocations = decided.grant, self._revocations.current()
+        if revocations is not None:
+            self._keyring.obey(revocations)
+        key = self._keyring.signer(lifetime=grant.lifetime)
+        if key is None or key.remote:
+            return None
+        # 8. not revoked
+        kid, issued_at = key.times.kid, int(now)
+        if revocations is not None:
+            token_to_be = decided.judged.reissued(iat=issued_at, kid=kid)
+            if _outlives(grant, revocations) or revocations.hits(token_to_be, now=now) is not None:
+                return None
+        # 4. the client, whose limits on failures hold as ever
+        if not self._authenticator.succeeds_again(decided.proof, address):
+            return None
+        # 9. sign
+        jti = minting.new_jti(self._random_bytes(minting.JTI_BYTES))
+        claims = decided.claims.fill(issued_at=issued_at, jti=jti)
+        token = jws.sign({"typ": str(grant.realm.token_type)}, claims, key.private)
+        expires_at = issued_at + grant.lifetime
+        self._count(grant, expires_at=expires_at)
+        decided.record.write({"client_address": address, "jti": jti, "kid": kid, "expires_at": expires_at})
+        return decided.body(token)
 
     async def _exchange(
         self,
@@ -277,11 +347,11 @@ class TokenIssuance:
             trail.add(root_jti=grant.origin.root_jti)
         return grant
 
-    def _realm(self, request: TokenRequest, host: str | None) -> RealmCredentials:
+    def _registry(self) -> Registry:
         registry = self._credentials.current()
         if registry is None:
             raise temporarily_unavailable("credentials are not loaded", retry_after=RETRY_NOT_LOADED)
-        return registry.realms[grants.choose_realm(request.realm, host=host, realms=registry.realms)]
+        return registry
 
     async def _client(self, proof: Proof, credentials: RealmCredentials, address: str, trail: _Trail) -> Client:
         if isinstance(proof, ClientCertificate):
@@ -299,7 +369,8 @@ class TokenIssuance:
             return proven.client
         trail.add(method=proof.method)
         _name_known(trail, "client_id", [each.client_id for each in proof.readings], credentials.clients)
-        return await self._authenticator.client(proof, credentials=credentials, address=address)
+        client, trail.proof = await self._authenticator.client(proof, credentials=credentials, address=address)
+        return client
 
     async def _granted(
         self,
@@ -373,7 +444,7 @@ class TokenIssuance:
 
     def _check_retention(self, grant: grants.Grant, revocations: RevocationList) -> None:
         # A revocation that is forgotten before its token expires would revive it.
-        if 0 < revocations.max_token_lifetime < grant.lifetime:
+        if _outlives(grant, revocations):
             self._instruments.withheld()
             raise temporarily_unavailable(
                 "revocations are not kept for as long as this token would live", retry_after=RETRY_RETENTION
@@ -387,6 +458,11 @@ class TokenIssuance:
         if revocations.hits(token, now=now) is not None:
             self._instruments.withheld()
             raise temporarily_unavailable("a revocation in force would hit this token", retry_after=RETRY_REVOKED)
+
+
+def _outlives(grant: grants.Grant, revocations: RevocationList) -> bool:
+    """Tell whether a token for *grant* lives longer than revocations are kept."""
+    return 0 < revocations.max_token_lifetime < grant.lifetime
 
 
 def _assertion_known(trail: _Trail, proven: Proven) -> None:

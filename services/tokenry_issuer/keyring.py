@@ -114,6 +114,7 @@ class Keyring:
         self._judged: tuple[RevocationList, frozenset[str]] | None = None
         self._published: tuple[tuple[str, ...], JwkSet] | None = None
         self._verifying: tuple[tuple[str, ...], KeySet] | None = None
+        self._signing: tuple[tuple[object, ...], SigningKey | None] | None = None  # what it was asked, and the answer
         self._others: dict[str, PublishedKey] = {}
         self._published_lists: tuple[tuple[str, ...], JwkSet] | None = None
         self._mirror: Mirror[str, SigningKey | PublishedKey] = Mirror(
@@ -251,10 +252,18 @@ class Keyring:
 
     def signer(self, *, lifetime: int) -> SigningKey | None:
         """Return the key that signs a token that lives *lifetime* seconds, or None."""
+        # Times are whole seconds, those of tokens too: within one, only these can change it.
+        second = int(self._clock.now())
+        asked = (second, lifetime, self._keys, self._schedule, self._revoked, self._unproven, self._absent)
+        if self._signing is None or self._signing[0] != asked:
+            self._signing = (asked, self._find_signer(second, lifetime))
+        return self._signing[1]
+
+    def _find_signer(self, now: int, lifetime: int) -> SigningKey | None:
         usable = self._usable()
         if self._unproven or self._absent:
             usable = usable.without(self._unproven | self._absent)
-        times = usable.signing(self._clock.now(), lifetime=lifetime)
+        times = usable.signing(now, lifetime=lifetime)
         return None if times is None else self._keys[times.kid]
 
     def signers(self, *, lifetime: int) -> tuple[SigningKey, ...]:

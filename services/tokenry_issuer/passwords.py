@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -118,15 +119,18 @@ class SecretChecks:
         """How many may run or wait at most; one more is refused."""
         return self._slots
 
-    async def verify(self, secret: Secret, stored: Sequence[StoredHash], *, subject: str, decoy: Decoy) -> None:
+    async def verify(self, secret: Secret, stored: Sequence[StoredHash], *, subject: str, decoy: Decoy) -> float:
         """
-        Return when *secret* matches one of the *stored* hashes.
+        Return until when *secret* need not be compared again with one of the *stored* hashes, as it matches one now.
 
         Args:
             secret: The candidate.
             stored: The hashes that are in force for the name; none for a name that does not exist.
             subject: The name, so that two names never share a computation.
             decoy: The work of a failed attempt.
+
+        Returns:
+            Monotonic seconds; infinite for a hash that costs nothing.
 
         Raises:
             WrongSecret: It matches none; after the decoy's work.
@@ -139,9 +143,11 @@ class SecretChecks:
             if each.slow:
                 slow.append(each)
             elif self._compare(each, text):
-                return
-        if any(self._is_remembered(text, each) for each in slow):
-            return
+                return math.inf
+        now = self._clock.monotonic()
+        for each in slow:
+            if (until := self._remembered.get(self._digest(text, each.text), now)) > now:
+                return until
         # 2. what costs time
         if not slow and not decoy.hash.slow:
             self._compare(decoy.hash, text)
@@ -149,7 +155,7 @@ class SecretChecks:
         found = await self._shared(text, slow, subject=subject, decoy=decoy)
         if found is None:
             raise WrongSecret("no stored secret matches")
-        self._remember(text, found)
+        return self._remember(text, found)
 
     async def _shared(self, text: str, slow: Sequence[StoredHash], *, subject: str, decoy: Decoy) -> StoredHash | None:
         key = self._digest(text, subject, *(each.text for each in slow))
@@ -170,18 +176,16 @@ class SecretChecks:
         self._observe(str(costliest.kind), self._clock.monotonic() - began)
         return found
 
-    def _is_remembered(self, text: str, stored: StoredHash) -> bool:
-        until = self._remembered.get(self._digest(text, stored.text))
-        return until is not None and self._clock.monotonic() < until
-
-    def _remember(self, text: str, stored: StoredHash) -> None:
+    def _remember(self, text: str, stored: StoredHash) -> float:
+        now = self._clock.monotonic()
         if self._remember_seconds <= 0:
-            return
+            return now
         key = self._digest(text, stored.text)
-        self._remembered[key] = self._clock.monotonic() + self._remember_seconds
+        until = self._remembered[key] = now + self._remember_seconds
         self._remembered.move_to_end(key)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
+        return until
 
     def _digest(self, *parts: str) -> bytes:
         mac = hmac.new(self._key, digestmod=hashlib.sha256)

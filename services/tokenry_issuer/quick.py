@@ -2,8 +2,9 @@
 Token requests answered at once (see `tokenry.serving.quick`): those of a client whose secret needs no slow check.
 
 Invariants:
-    * Nothing is decided here. The request goes through `TokenIssuance.issue`, the one way there is, with every one of
-      its steps; only aiohttp's machinery around it is left out.
+    * Nothing is decided here. The request goes through `TokenIssuance.issue`, with every one of its steps, or, if it
+      is the same as one that was granted a moment ago, through `TokenIssuance.again`; only aiohttp's machinery around
+      them is left out.
     * Where that would wait (a slow hash, a delay), nothing has been counted yet: it is broken off there, and the
       request goes the ordinary way from its beginning. Requests that could have done something before they wait (an
       assertion is used up, a token is exchanged, a key management service signs, a failure is delayed) are not begun
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import hdrs
 
@@ -24,7 +25,7 @@ from tokenry.oauth.errors import OAuthError
 from tokenry.oauth.form import FORM, parse_form, parse_query
 from tokenry.oauth.token_endpoint import CLIENT_CREDENTIALS
 from tokenry.serving.access_log import record_request
-from tokenry.serving.addresses import caller_address, peer_address
+from tokenry.serving.addresses import FORWARDED_FOR, client_address, peer_address
 from tokenry.serving.application import render_refusal, request_id_of, request_ids
 from tokenry.serving.client_certificates import presented_certificate
 from tokenry.serving.keys import current_request_id
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
     from tokenry.clock import Clock
+    from tokenry.oauth.mutual_tls import PresentedCertificate
     from tokenry.oauth.token_endpoint import TokenResponse
     from tokenry.serving.health import Health
     from tokenry.serving.metrics import LoopSeries, Metrics
+    from tokenry_issuer.decisions import Decisions
     from tokenry_issuer.issuance import TokenIssuance
     from tokenry_issuer.settings import Settings
 
@@ -59,6 +62,7 @@ class QuickTokens:
         self,
         issuance: TokenIssuance,
         *,
+        decisions: Decisions,
         paths: Collection[str],
         settings: Settings,
         clock: Clock,
@@ -71,6 +75,7 @@ class QuickTokens:
 
         Args:
             issuance: Decides.
+            decisions: Recognises requests that come again; the one of *issuance*.
             paths: Where the token endpoint is.
             settings: Name the proxies that are trusted.
             clock: Where the time comes from.
@@ -81,6 +86,7 @@ class QuickTokens:
         """
         self._waits = waits
         self._issuance = issuance
+        self._decisions = decisions
         self._paths = frozenset(paths)
         self._settings = settings
         self._clock = clock
@@ -103,42 +109,57 @@ class QuickTokens:
             return None
         if "DPoP" in headers:
             return None  # a proof is used up
-        raw = self._read(headers, body, transport)
-        if raw is None:
-            return None
+        try:
+            caller = self._caller(headers, transport)
+        except TokenryError:
+            return None  # the ordinary way says, counts and records what is wrong
         request_id = request_id_of(headers, self._new_request_id)
         reset = current_request_id.set(request_id)
         try:
-            found = _at_once(self._issuance, raw)
+            found = self._find(headers, body, caller)
             if found is None:
                 return None
             if isinstance(found, OAuthError):
                 status, answer = found.status, self._refusal(found, request_id)
             else:
                 status, answer = 200, self._granted(found, request_id)
-            self._observe(path, status, self._clock.monotonic() - began, raw.address)
+            self._observe(path, status, self._clock.monotonic() - began, caller.address)
             return answer
         finally:
             current_request_id.reset(reset)
 
-    def _read(self, headers: CIMultiDictProxy[str], body: bytes, transport: asyncio.Transport) -> RawRequest | None:
-        """Return the request, or None for one that cannot be read, or is of another kind."""
-        peer = peer_address(transport)
-        proxies = self._settings.trusted_proxies
+    def _caller(self, headers: CIMultiDictProxy[str], transport: asyncio.Transport) -> _Caller:
+        peer, settings = peer_address(transport), self._settings
+        proxies = settings.trusted_proxies
+        return _Caller(
+            client_address(peer, forwarded_for=headers.getall(FORWARDED_FOR, ()), trusted_proxies=proxies),
+            presented_certificate(settings, peer=peer, headers=headers, transport=transport),
+        )
+
+    def _find(self, headers: CIMultiDictProxy[str], body: bytes, caller: _Caller) -> bytes | OAuthError | None:
+        """Return the body of the answer to a granted request, the refusal of another, or None for the ordinary way."""
+        authorization, host = headers.getall(hdrs.AUTHORIZATION, ()), headers.get(hdrs.HOST)
+        identity = None
+        if caller.certificate is None:  # tokens may be bound to it
+            identity = self._decisions.identity(authorization, host, body)
+        if identity is not None and (again := self._issuance.again(identity, caller.address)) is not None:
+            return again
         try:
             form = parse_form(body, content_type=FORM)
             if form.one("grant_type") != CLIENT_CREDENTIALS or "client_assertion" in form:
                 return None
-            return RawRequest(
-                form=form,
-                query=_NO_QUERY,
-                authorization=headers.getall(hdrs.AUTHORIZATION, []),
-                host=headers.get(hdrs.HOST),
-                address=caller_address(transport, headers, trusted_proxies=proxies),
-                certificate=presented_certificate(self._settings, peer=peer, headers=headers, transport=transport),
-            )
         except TokenryError:
-            return None  # the ordinary way says, counts and records what is wrong
+            return None
+        raw = RawRequest(
+            form=form,
+            query=_NO_QUERY,
+            authorization=authorization,
+            host=host,
+            address=caller.address,
+            certificate=caller.certificate,
+            identity=identity,
+        )
+        return _at_once(self._issuance, raw)
 
     def _observe(self, path: str, status: int, seconds: float, address: str) -> None:
         timer = self._timers.get((path, status))
@@ -147,8 +168,7 @@ class QuickTokens:
         timer.observe(seconds)
         record_request(method=hdrs.METH_POST, route=path, status=status, seconds=seconds, client_address=address)
 
-    def _granted(self, response: TokenResponse, request_id: str) -> bytes:
-        body = response.to_json()
+    def _granted(self, body: bytes, request_id: str) -> bytes:
         _, _, shared = self._of_this_second()
         return b"%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (_HEAD, request_id.encode("ascii"), shared, len(body), body)
 
@@ -173,14 +193,19 @@ class QuickTokens:
         return self._shared
 
 
-def _at_once(issuance: TokenIssuance, raw: RawRequest) -> TokenResponse | OAuthError | None:
-    """Return what becomes of *raw*, or None where that has to be waited for."""
+class _Caller(NamedTuple):
+    address: str
+    certificate: PresentedCertificate | None
+
+
+def _at_once(issuance: TokenIssuance, raw: RawRequest) -> bytes | OAuthError | None:
+    """Return the body of the answer to *raw*, its refusal, or None where that has to be waited for."""
     issuing = issuance.issue(raw)
     try:
         issuing.send(None)
     except StopIteration as done:
         response: TokenResponse = done.value
-        return response
+        return response.to_json()
     except OAuthError as refusal:
         return refusal
     issuing.close()

@@ -55,6 +55,18 @@ class JudgedToken:
         # Its identities by salt, its claims by salt and names. (By the salt itself: an id could be used again.)
         self._found: dict[bytes | tuple[bytes, tuple[str, ...]], tuple[bytes, ...]] = {}
 
+    def reissued(self, *, iat: int, kid: str) -> JudgedToken:
+        """
+        Return the same claims as issued at another moment and signed by another key; they are hashed no second time.
+
+        Only for a token without a `root_iat`.
+        """
+        token = JudgedToken(
+            iss=self.iss, jti=self.jti, kid=kid, iat=iat, claims=self.claims, signing_input=self.signing_input
+        )
+        token._found = self._found
+        return token
+
     def identities(self, salt: bytes) -> tuple[bytes, ...]:
         """Return the fingerprints that name this token, or one that it was exchanged from: by signing input, by id."""
         found = self._found.get(salt)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tests.services.issuer.support import decoded
 from tokenry.jose.encoding import b64url_decode, dump_json
 from tokenry.jose.jwk import PrivateKey
+from tokenry_issuer.exchange import Origin
 from tokenry_issuer.grants import Grant
-from tokenry_issuer.minting import CLAIMS, JTI_BYTES, build_claims, new_jti, sign
+from tokenry_issuer.minting import CLAIMS, JTI_BYTES, ClaimsTemplate, build_claims, new_jti, sign
 from tokenry_registry.realms import ClaimsProfile, Realm, TokenType
 
 ISSUER = "https://issuer.example.org"
@@ -50,6 +51,36 @@ def test_J03_the_subject_is_the_one_that_was_granted_for_and_for_a_client_itself
         assert said["sub"] == said["client_id"] == said["azp"] == name
     by_user = claims(client_id="orders", subject="robot")
     assert (by_user["sub"], by_user["client_id"]) == ("robot", "orders")
+
+
+@given(
+    name=st.text(min_size=1),
+    scope=st.frozensets(st.text("abc.:", min_size=1)),
+    audience=st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple),
+    profile=st.sampled_from(ClaimsProfile),
+    bound=st.sampled_from([{}, {"confirmation": "c" * 43}, {"key": "k" * 43}]),
+    now=st.floats(0, 2**33),
+    randomness=st.binary(min_size=JTI_BYTES, max_size=JTI_BYTES),
+)
+@examples(deadline=None)
+def test_a_template_that_is_filled_in_is_the_claims_written_down(
+    name, scope, audience, profile, bound, now, randomness
+):
+    granted = grant(
+        client_id=name, subject=name, scope=scope, audience=audience, **bound,
+        realm=Realm(name="/services", environment="test", claims_profile=profile),
+    )  # fmt: skip
+    jti = new_jti(randomness)
+    template = ClaimsTemplate(granted, issuer=ISSUER)
+    expected = build_claims(granted, issuer=ISSUER, now=now, jti=jti)
+    assert template.fill(issued_at=int(now), jti=jti) == dump_json(expected)
+    assert template.steady == {n: value for n, value in expected.items() if n not in {"exp", "iat", "jti"}}
+
+
+def test_a_token_that_ends_with_another_has_no_template():
+    origin = Origin(act={}, root_iat=0, root_jti="r", via_jti=(), expires_at=1)
+    with pytest.raises(ValueError, match="no template"):
+        ClaimsTemplate(grant(origin=origin), issuer=ISSUER)
 
 
 def test_the_metadata_name_exactly_the_claims_that_there_are():
