@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +32,7 @@ from tokenry_revocation.publication import Publication
 from tokenry_revocation.revoking import KEEP_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tokenry.clock import Clock
     from tokenry.revocation.entries import Entry
@@ -337,9 +337,10 @@ class Feed:
             if not rules:
                 return
             try:
-                await self._change_list(
-                    lambda held: _merged(held, rules, now=now), at_once=len(rules) <= _AT_ONCE, now=now
-                )
+                with _uncollected() if len(rules) >= _FROZEN_AT_ONCE else nullcontext():
+                    await self._change_list(
+                        lambda held: _merged(held, rules, now=now), at_once=len(rules) <= _AT_ONCE, now=now
+                    )
             except BaseException:
                 self._first_rules = rules  # the next read tries again; what came meanwhile is in the list
                 raise
@@ -482,6 +483,19 @@ class Feed:
         self._wake()
         event, self._read = self._read, asyncio.Event()
         event.set()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from what is made meanwhile: all of it stays, and a collection stops every thread."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _merged(held: RevocationList, new: Iterable[AnyLive], *, now: float) -> RevocationList:

@@ -40,6 +40,7 @@ _SLICES: Final = 8
 _POSITIONS: Final = 64  # in one slice, where nothing appears late
 _MOST_DIGESTS: Final = 1024  # remembered: readers that are held have one of a few positions
 _PIECE: Final = 200  # entries written at a stretch: a millisecond
+_PORTION: Final = 300  # records looked at, and if need be dropped, at a stretch: a millisecond
 _NAMES_OF_IDS: Final = ("jti",)
 
 
@@ -249,13 +250,16 @@ class Publication:
     def prune_some(self, *, now: float) -> Iterator[int]:
         """Do the same in steps of a millisecond; yield after each how many records it dropped."""
         dropped = 0
-        for live in [live for live in self._live.values() if not live.in_force(now)]:
-            del self._live[live.id]
-            self._forget(live.id, live.type, live.position, live.lines)
-            if isinstance(live, Live) and live.undoes is not None:
-                self._undone.discard(live.undoes)
-            dropped += 1
-        yield dropped
+        lives = list(reversed(self._live.values()))
+        while lives:
+            before = dropped
+            for _ in range(min(_PORTION, len(lives))):
+                live = lives.pop()  # taken out: freeing them all at the end would be no short step
+                # Between two steps somebody else may have dropped it.
+                if not live.in_force(now) and self._live.get(live.id) is live:
+                    self._drop(live)
+                    dropped += 1
+            yield dropped - before
         for over in self._tokens.prune(now):
             for bits, kept in over:
                 self._forget(spelled_name(bits), RecordType.TOKEN, kept.position, 1)
@@ -264,6 +268,12 @@ class Publication:
         if dropped:
             self.version += 1
         yield from (0 for _ in self.plan_b.prune_some(now))
+
+    def _drop(self, live: AnyLive) -> None:
+        del self._live[live.id]
+        self._forget(live.id, live.type, live.position, live.lines)
+        if isinstance(live, Live) and live.undoes is not None:
+            self._undone.discard(live.undoes)
 
     def _forget(self, name: str, kind: RecordType, position: int, lines: int) -> None:
         self.counts[kind] -= lines

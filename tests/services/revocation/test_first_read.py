@@ -1,20 +1,29 @@
 """A replica's first read of a long store: complete before anything is published, and nobody waits for it long."""
 
 import asyncio
+import gc
+import threading
 
-from tests.services.revocation.conftest import NOW
+import pytest
+
+from tests.services.revocation.conftest import NOW, SALT
 from tests.services.revocation.test_batches import eventually
 from tokenry.revocation.entries import Entry, Kind
+from tokenry.secret import Secret
 from tokenry_revocation import feed as feed_module
 from tokenry_revocation.ports import StoredRecord, StoreUnavailable
 from tokenry_revocation.records import Actor, Record, RecordType
+from tokenry_revocation.revoking import Fingerprints
 
 UNTIL = NOW + 600
 
 
-def a_rule(number):
+def a_rule(number, *, claim=None, salt=None):
     name = f"rule-{number}"
-    entry = Entry(id=name, kind=Kind.ALL, issued_before=NOW - 10_000 + number, in_force_until=UNTIL)
+    entry = Entry(
+        id=name, kind=Kind.ALL if claim is None else Kind.CLAIMS, issued_before=NOW - 10_000 + number,
+        in_force_until=UNTIL, fingerprint=claim, salt=salt, names=() if claim is None else ("sub",),
+    )  # fmt: skip
     record = Record(
         id=name, type=RecordType.GLOBAL, revoked_at=NOW, in_force_until=UNTIL, propagated_by=NOW, plan_b_by=NOW,
         actor=Actor(iss="i", sub="s"), entries=(entry,),
@@ -86,6 +95,29 @@ async def test_nothing_is_published_while_another_task_makes_the_list(world, mon
         assert await second
         assert in_list(replica) == (1000, 0)
         assert await first
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_the_list_of_many_rules_is_made_without_a_collection_of_garbage(world, monkeypatch, fits):
+    salt = Fingerprints(Secret(SALT)).salt_id
+    for number in range(10_000):
+        await world.store.append(a_rule(number, claim=number.to_bytes(16), salt=salt))
+    if not fits:
+        monkeypatch.setattr(feed_module, "MAX_ENTRIES", 9_999)
+    beside = []
+
+    def collecting(phase, _info):
+        if phase == "start" and threading.current_thread() is not threading.main_thread():
+            beside.append(threading.current_thread().name)
+
+    async with world.replica(ready=False) as replica:
+        gc.callbacks.append(collecting)
+        try:
+            assert await replica.feed.read() is fits
+        finally:
+            gc.callbacks.remove(collecting)
+    assert not beside, "it holds every thread, the event loop's too"
+    assert gc.isenabled()
 
 
 async def test_what_is_revoked_during_the_first_read_is_in_the_list(world):

@@ -111,6 +111,19 @@ def test_what_is_out_of_force_is_not_taken_and_leaves():
     assert made.counts[RecordType.GLOBAL] == 0
 
 
+def test_what_ends_together_leaves_a_few_at_a_time_and_what_comes_meanwhile_stays():
+    made = publication(*[live(f"a-{number}", number + 1, until=NOW + 5) for number in range(2000)], position=2000)
+    steps = made.prune_some(now=NOW + 5)
+    dropped = [next(steps)]
+    assert 0 < dropped[0] == 2000 - len(made) < 500
+    made.add([live("new", 2001)], now=NOW + 5)
+    assert made.prune(now=NOW + 5) == 2000 - dropped[0], "another one may prune meanwhile"
+    dropped += steps
+    assert sum(dropped) == dropped[0]
+    assert (names(made), len(made), made.counts[RecordType.GLOBAL]) == ({"new"}, 1, 1)
+    assert entries_digest(made) == entries_digest(publication(live("new", 2001), position=2001))
+
+
 def test_an_undone_record_is_known_as_undone_until_its_undo_is_over():
     made = publication(live("a", 1), live("b", 2, undoes="a"), position=2)
     assert made.is_undone("a")
