@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ from aiohttp import web
 
 from tokenry.errors import TokenryError
 from tokenry.serving.application import create_base_app, segment
-from tokenry.serving.audit_sink import Chained, write_to_log
+from tokenry.serving.audit_sink import Chained, chain_name, write_to_log
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.rate_limit import TokenBuckets
@@ -48,7 +47,6 @@ SWEEPER: Final = {"sub": "tokenry-admin"}  # who ends secrets whose time has com
 ROTATOR: Final = {"sub": "tokenry-admin"}  # who rotates keys that are due
 
 SERVICE_PARTS = web.AppKey("service_parts", Service)
-_RUN_BYTES: Final = 4
 _log = structlog.get_logger("tokenry_admin.app")
 
 
@@ -104,7 +102,7 @@ def create_app(
         ),
         judge=judge,
         limits=TokenBuckets(rate=settings.requests_per_minute / 60, burst=max(BURST, settings.requests_per_minute / 5)),
-        audit=AuditLog(Chained(audit, instance=f"{replica}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)),
+        audit=AuditLog(Chained(audit, instance=chain_name(replica), clock=clock)),
         metrics=AdminMetrics(metrics),
         files=files,
         settled=settled,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import secrets
 import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenry.serving.audit_sink import chain_name
 from tokenry_admin.adapters.audit_file import AuditFile
 from tokenry_admin.audit import AuditLog
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
 
 AUDIT_FILE: Final = "TOKENRY_AUDIT_FILE"
-_RUN_BYTES: Final = 4
 
 
 def operator() -> dict[str, Any]:
@@ -43,7 +42,7 @@ def audited(environ: Mapping[str, str], *, clock: Clock, dry_run: bool = False) 
     if not path or dry_run:
         yield AuditLog(lambda _event, _fields: None)
         return
-    file = AuditFile(Path(path), instance=f"{socket.gethostname()}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)
+    file = AuditFile(Path(path), instance=chain_name(socket.gethostname()), clock=clock)
     try:
         yield AuditLog(file)
     finally:

@@ -16,7 +16,7 @@ from aiohttp import web
 from tokenry.errors import ConfigurationError
 from tokenry.http.fetch import HttpFetcher
 from tokenry.serving.application import create_base_app
-from tokenry.serving.audit_sink import write_to_log
+from tokenry.serving.audit_sink import chain_name, write_to_log
 from tokenry.serving.health import Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.token_validator import TokenValidator
@@ -63,7 +63,6 @@ REFUSE_AGE_SECONDS: Final = 60.0
 SHARE_SECONDS: Final = 10.0  # between two shares of this replica's view of the validators
 VIEW_TTL_SECONDS: Final = 60  # a replica that has gone is forgotten; its validators poll another one
 
-_RUN_BYTES: Final = 6  # of the name of this run's audit log
 _LAST_HEAD_SECONDS: Final = 2.0  # that the store is given for it at the end
 STREAM_BYTES: Final = 16  # of a publisher's run: 128 bits, so that no two runs have one name
 MISSED_ISSUES: Final = 3
@@ -142,7 +141,7 @@ def create_app(
     )
     judge = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=feed, clock=clock)
     instances = Instances(settings.instance or socket.gethostname())
-    audit_log = AuditLog(audit, instance=f"{instances.replica}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)
+    audit_log = AuditLog(audit, instance=chain_name(instances.replica), clock=clock)
     anchor = Anchor(audit=audit_log, store=store, clock=clock)
     acceptance = Acceptance(store=store, feed=feed, clock=clock, terms=terms, fingerprints=fingerprints, metrics=own)
     counting = Counting(store=store, judge=judge, clock=clock, terms=terms, fingerprints=fingerprints)

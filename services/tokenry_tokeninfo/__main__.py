@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import structlog
 from tokenry.client.token_source import ClientCredentials
 from tokenry.clock import SystemClock
 from tokenry.http.fetch import HttpFetcher
-from tokenry.serving.audit_sink import Chained
+from tokenry.serving.audit_sink import Chained, chain_name
 from tokenry.serving.keys import METRICS
 from tokenry.serving.metrics import package_version
 from tokenry.serving.outgoing import HttpCalls
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.sources.events import OnEvent, SourceEvent
     from tokenry.sources.revocations import Bearer
-
-_RUN_BYTES = 4  # of an audit chain's name: no other run has it
 
 
 def compose(settings: Settings, *, clock: Clock | None = None) -> Callable[[], web.Application]:
@@ -199,7 +196,7 @@ def _extension(settings: Settings, clock: Clock) -> ExtensionSource | None:
 
 def extension_audit(replica: str, *, clock: Clock) -> OnEvent:
     """Return what writes down that somebody broke the glass, and who: as a chain of this run of *replica*."""
-    write = Chained(_write_error, instance=f"{replica}.{secrets.token_hex(_RUN_BYTES)}", clock=clock)
+    write = Chained(_write_error, instance=chain_name(replica), clock=clock)
 
     def note(event: SourceEvent) -> None:
         if event.kind is EventKind.ALARM:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import secrets
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from tokenry.clock import Clock
     from tokenry.serving.audit_chain import Head
+
+
+_RUN_BYTES: Final = 6  # random ones in the name of a chain
 
 
 class AuditSink(Protocol):
@@ -26,6 +30,11 @@ class AuditSink(Protocol):
 def write_to_log(event: str, fields: Mapping[str, object]) -> None:
     """Write one line to the service's own log, under the logger `tokenry.audit`."""
     structlog.get_logger("tokenry.audit").warning(event, audit=True, **fields)
+
+
+def chain_name(replica: str) -> str:
+    """Return the name of a new chain of *replica*: no other run of it has the same."""
+    return f"{replica}.{secrets.token_hex(_RUN_BYTES)}"
 
 
 class Chained:

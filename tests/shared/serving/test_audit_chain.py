@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenry.errors import ProtocolError
 from tokenry.serving.access_log import configure_logging
 from tokenry.serving.audit_chain import FIRST, NOTHING, AuditChain, BrokenChain, Head, record_hash, record_of, verify
+from tokenry.serving.audit_sink import chain_name
 from tokenry.serving.settings import ServiceSettings
 
 NOW = 1_800_000_000.1234
@@ -155,3 +156,9 @@ def test_a_head_is_read_strictly():
     for wrong in ({}, [], None, head.members() | {"seq": -1}, head.members() | {"hash": "x"}):
         with pytest.raises(ProtocolError):
             Head.read(wrong)
+
+
+def test_each_run_of_a_replica_has_a_chain_of_its_own():
+    names = [chain_name("r1.example") for _ in range(100)]
+    assert len(set(names)) == 100
+    assert {name.rpartition(".")[0] for name in names} == {"r1.example"}
