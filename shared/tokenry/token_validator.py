@@ -22,6 +22,7 @@ from tokenry.clock import Clock, SystemClock
 from tokenry.errors import ConfigurationError, UnknownKey, Unready, ValidatorNotReady
 from tokenry.http.fetch import Fetcher, HttpFetcher
 from tokenry.revocation.documents import MAX_LIFETIME
+from tokenry.revocation.lists import MAX_ENTRIES
 from tokenry.scope import NO_SCOPE, Scope, parse_scope, scope_of
 from tokenry.sources.events import EventKind, OnEvent, SourceEvent
 from tokenry.sources.extension import ExtensionSource
@@ -109,6 +110,7 @@ class TokenValidator:
         list_warn_age: Age of the list, in seconds, from which the validator calls itself degraded.
         list_refuse_age: Age from which it refuses to judge. Longer rides out longer outages of the revocation
             service; a token revoked meanwhile lives as long.
+        list_max_entries: A longer list is refused whole, and the last good one gets older (1 to 100,000,000).
         state_folder: Where the list is kept across restarts; without it a restart needs the service.
         signed_list_url: Where the signed list is carried to (`https:` or `file:`): the second source, while
             the revocation service is away. The issuer's metadata name its keys.
@@ -148,6 +150,7 @@ class TokenValidator:
         leeway: float = 5,
         list_warn_age: float = 120.0,
         list_refuse_age: float = 900.0,
+        list_max_entries: int = MAX_ENTRIES,
         state_folder: Path | str | None = None,
         signed_list_url: str | None = None,
         extend_url: str | None = None,
@@ -196,6 +199,7 @@ class TokenValidator:
             state_folder=state_folder,
             state_key=issuer,
             refuse_age_seconds=list_refuse_age,
+            max_entries=list_max_entries,
             signed_list=None
             if signed_list_url is None
             else SignedListPlace(

@@ -373,6 +373,19 @@ def test_one_validator_serves_many_threads(validator, issuer):
     assert problems == []
 
 
+def test_a_list_above_the_length_that_was_set_is_refused_whole_and_the_last_good_one_stays(make, issuer):
+    first, later = issuer.token("a"), [issuer.token("b") for _ in range(3)]
+    issuer.revoke(first)
+    validator = make(list_max_entries=6)
+    read_once(validator)
+    for token in later:
+        issuer.revoke(token)
+    poll(validator)
+    assert reason_of(validator, first) == "revoked"
+    assert [validator.validate(token).sub for token in later] == ["b"] * 3
+    assert validator._revocations.counters.rejected == {"malformed": 1}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -380,6 +393,8 @@ def test_one_validator_serves_many_threads(validator, issuer):
         {"audience": ()},
         {"leeway": 61},
         {"list_warn_age": 901},
+        {"list_max_entries": 0},
+        {"list_max_entries": 100_000_001},
         {"revocations_url": "ftp://h"},
         {"name": "not a name"},
     ],

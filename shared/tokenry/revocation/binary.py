@@ -21,12 +21,13 @@ from tokenry.errors import ProtocolError
 from tokenry.revocation.blocks import Block
 from tokenry.revocation.entries import FINGERPRINT_BYTES
 from tokenry.revocation.jsonform import MAX_JSON_BYTES, format_list, parse_list
+from tokenry.revocation.lists import MAX_ENTRIES, TooManyEntries
 
 if TYPE_CHECKING:
     from tokenry.revocation.documents import ListDocument
 
 BINARY_TYPE: Final = "application/vnd.tokenry.revocations"
-MAX_BINARY_BYTES: Final = 256 * 2**20  # ten million entries take 200 MB, and the rules the rest
+MAX_BINARY_BYTES: Final = 256 * 2**20  # `MAX_ENTRIES` take 200 MB, and the rules the rest
 
 _MAGIC: Final = b"TOKREVL"
 _VERSION: Final = 1
@@ -59,26 +60,34 @@ def format_binary_list(document: ListDocument) -> bytes:
     ))  # fmt: skip
 
 
-def parse_binary_list(body: bytes) -> ListDocument:
+def max_binary_bytes(max_entries: int) -> int:
+    """Return how long the binary form may be for a reader of *max_entries*."""
+    return MAX_BINARY_BYTES + max(0, max_entries - MAX_ENTRIES) * (FINGERPRINT_BYTES + _EXPIRY_BYTES)
+
+
+def parse_binary_list(body: bytes, *, max_entries: int = MAX_ENTRIES) -> ListDocument:
     """
     Read the binary form strictly.
 
     Raises:
+        TooManyEntries: It has more than *max_entries*; its columns were not read.
         ProtocolError: It is too large, of another version, cut, longer than it says, not sorted, or its
             head is not a list.
     """
-    if len(body) > MAX_BINARY_BYTES:
+    if len(body) > max_binary_bytes(max_entries):
         raise ProtocolError("the binary list is larger than this reader takes")
     if not body.startswith(_MAGIC):
         raise ProtocolError("not a binary revocation list")
     if body[len(_MAGIC) : _PREFIX_BYTES] != bytes((_VERSION,)):
         raise ProtocolError("a binary revocation list of a version that this reader does not know")
     head_length, start = _length(body, _PREFIX_BYTES)
-    document = parse_list(body[start : start + head_length])
+    document = parse_list(body[start : start + head_length], max_entries=max_entries)
     count, start = _length(body, start + head_length)
     cut = start + count * FINGERPRINT_BYTES
     if len(body) != cut + count * _EXPIRY_BYTES:
         raise ProtocolError("a binary revocation list that is shorter or longer than it says")
+    if count + len(document.entries) > max_entries:
+        raise TooManyEntries(max_entries)
     columns = memoryview(body)  # copying 160 MB would hold up every other thread
     return replace(document, block=Block.read(columns[start:cut], columns[cut:]))
 

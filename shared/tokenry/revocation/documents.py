@@ -122,7 +122,8 @@ class ListDocument:
 
         Raises:
             EpochRefused: The document is of another epoch. *held* stays good.
-            ProtocolError: Salts contradict each other, or the list would become too long. *held* stays good.
+            TooManyEntries: The list would become too long. *held* stays good.
+            ProtocolError: Salts contradict each other. *held* stays good.
         """
         base = held
         if base is None:  # the server has left out what is over, so a first pass over all of it would be idle

@@ -13,6 +13,7 @@ from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import b64url_decode, b64url_decode_many, b64url_encode, dump_json, parse_json_object
 from tokenry.revocation.documents import ListDocument
 from tokenry.revocation.entries import FINGERPRINT_BYTES, Entry, Kind
+from tokenry.revocation.lists import MAX_ENTRIES, TooManyEntries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,34 +31,38 @@ _SINGLES: Final = (_SINGLE, _SINGLE | {"created_at"})
 _KINDS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind}
 
 
-def parse_list(body: bytes) -> ListDocument:
+def parse_list(body: bytes, *, max_entries: int = MAX_ENTRIES) -> ListDocument:
     """
     Read the JSON of `changes` or `snapshot`.
 
     Raises:
+        TooManyEntries: It has more than *max_entries*; none of them was read.
         ProtocolError: Anything in it is missing, unknown, mistyped, out of range, or written twice.
     """
     if len(body) > MAX_JSON_BYTES:
         raise ProtocolError("the list is larger than this reader takes as JSON")
-    return document_from(parse_json_object(body))
+    return document_from(parse_json_object(body), max_entries=max_entries)
 
 
-def document_from(members: dict[str, Any]) -> ListDocument:
+def document_from(members: dict[str, Any], *, max_entries: int = MAX_ENTRIES) -> ListDocument:
     """
     Read a document from its parsed JSON.
 
     Raises:
+        TooManyEntries: It has more than *max_entries*; none of them was read.
         ProtocolError: Anything in it is missing, unknown, mistyped or out of range.
     """
     if members.keys() != _DOCUMENT:
         raise ProtocolError("a member of the list is missing or unknown")
+    if len(_typed(members["entries"], list)) > max_entries:
+        raise TooManyEntries(max_entries)
     return ListDocument(
         cursor=members["cursor"],
         epoch=members["epoch"],
         kinds=tuple(map(_kind, _typed(members["kinds"], list))),
         salts={name: b64url_decode(_typed(salt, str)) for name, salt in _typed(members["salts"], dict).items()},
         max_token_lifetime=members["max_token_lifetime"],
-        entries=_entries(_typed(members["entries"], list)),
+        entries=_entries(members["entries"]),
     )
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenry.errors import ProtocolError
-from tokenry.revocation.blocks import Block
+from tokenry.revocation.blocks import Block, TooManyEntries
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.fingerprints import key_fingerprint
 from tokenry.revocation.judged import JudgedToken
@@ -25,9 +25,10 @@ from tokenry.revocation.rules import Hit, Rules
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["MAX_ENTRIES", "Hit", "JudgedToken", "RevocationList"]
+__all__ = ["LARGEST_MAX_ENTRIES", "MAX_ENTRIES", "Hit", "JudgedToken", "RevocationList", "TooManyEntries"]
 
-MAX_ENTRIES: Final = 10_000_000  # 210 MB of memory; more means that something revokes without end
+MAX_ENTRIES: Final = 10_000_000  # by default: 210 MB of memory; more means that something revokes without end
+LARGEST_MAX_ENTRIES: Final = 100_000_000  # that can be set: 2.1 GB, in every process that reads the list
 MIN_SALT_BYTES: Final = 16
 MAX_SALTS: Final = 8  # two during a change of salt; each one costs every first look-up its own hashes
 PRUNE_SECONDS: Final = 300  # what is no longer in force is dropped this often: a pass over millions takes a second
@@ -81,7 +82,8 @@ class RevocationList:
         Return the list of *entries*.
 
         Raises:
-            ProtocolError: A salt is missing or too short, or there are too many entries.
+            TooManyEntries: There are more than *max_entries*.
+            ProtocolError: A salt is missing or too short.
         """
         bare = cls(epoch=epoch, max_token_lifetime=max_token_lifetime, max_entries=max_entries)
         return bare.merge(entries, now=now, salts=salts)
@@ -151,15 +153,15 @@ class RevocationList:
             block: A block of fingerprints under those salts.
 
         Raises:
-            ProtocolError: A salt is missing, too short or differs from the one held, or the list would become
-                too long. This list stays good.
+            TooManyEntries: The list would become longer than `max_entries`. This list stays good.
+            ProtocolError: A salt is missing, too short or differs from the one held. This list stays good.
         """
         all_salts = _merged_salts(self.salts, salts)
         singles: dict[bytes, int] = {}
         others: list[Entry] = []
         for entry in entries:
             _sort_in(entry, singles, others, salts=all_salts, now=now)
-        merged_block = self.block.union(block) if block is not None else self.block
+        merged_block = self.block if block is None else self._united(block, now=now)
         if singles:
             merged_block = merged_block.merged(singles)
         rules = self.rules.merged(others)
@@ -167,8 +169,15 @@ class RevocationList:
         if now >= merged.prune_at or len(merged) > self.max_entries:
             merged = merged.compact(now=now)
         if len(merged) > self.max_entries:
-            raise ProtocolError(f"the revocation list has more than {self.max_entries} entries")
+            raise TooManyEntries(self.max_entries)
         return merged
+
+    def _united(self, block: Block, *, now: float) -> Block:
+        """Return the tokens of this list and of *block*; where they are too many, only those in force at *now*."""
+        try:
+            return self.block.union(block, most=self.max_entries)
+        except TooManyEntries:
+            return self.block.pruned(now).union(block.pruned(now), most=self.max_entries)
 
     def compact(self, *, now: float) -> RevocationList:
         """Return this list without what is no longer in force at *now* (Unix seconds)."""

@@ -23,7 +23,9 @@ from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_decode, b64url_encode, dump_json, parse_json_object
 from tokenry.jose.typed import verified_payload
 from tokenry.revocation.blocks import Block
+from tokenry.revocation.entries import FINGERPRINT_BYTES
 from tokenry.revocation.jsonform import document_from, document_members
+from tokenry.revocation.lists import MAX_ENTRIES, TooManyEntries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
 
 SIGNED_LIST_TYPE: Final = "revocation-list+jwt"
 SIGNED_LIST_MEDIA_TYPE: Final = f"application/{SIGNED_LIST_TYPE}"
-# Ten million fingerprints take 200 MB, 4/3 of that as base64url in the payload, and 4/3 of that as a JWS.
+# `MAX_ENTRIES` take 200 MB, 4/3 of that as base64url in the payload, and 4/3 of that as a JWS.
 MAX_SIGNED_BYTES: Final = 400 * 2**20
 MAX_SEQ: Final = 2**53 - 1
 
 _OWN: Final = frozenset({"iss", "iat", "stream", "seq", "as_of", "next_update", "prev"})
 _COLUMNS: Final = frozenset({"fingerprints", "expiries"})
+_BYTES_PER_ENTRY: Final = 36  # 20, and twice 4/3 of that
 _STREAM = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_SECONDS: Final = 10**11
@@ -110,7 +113,14 @@ def digest_of(text: str) -> str:
     return b64url_encode(hashlib.sha256(text.encode("ascii", "replace")).digest())
 
 
-def read_signed_list(text: str, *, issuer: str, find: Callable[[str], PublicKey | None]) -> SignedList:
+def max_signed_bytes(max_entries: int) -> int:
+    """Return how long a signed list may be for a reader of *max_entries*."""
+    return MAX_SIGNED_BYTES + max(0, max_entries - MAX_ENTRIES) * _BYTES_PER_ENTRY
+
+
+def read_signed_list(
+    text: str, *, issuer: str, find: Callable[[str], PublicKey | None], max_entries: int = MAX_ENTRIES
+) -> SignedList:
     """
     Return the signed list *text* of *issuer*.
 
@@ -118,13 +128,15 @@ def read_signed_list(text: str, *, issuer: str, find: Callable[[str], PublicKey 
         text: As received.
         issuer: Whose list it has to be.
         find: Returns the issuer's list key of an id, or None; never a key that signs access tokens.
+        max_entries: A longer list is refused.
 
     Raises:
+        TooManyEntries: It has more than *max_entries*; none of them was read.
         UnknownSigner: It names a key that is not at hand.
         ProtocolError: Its signature, type or issuer is not right, or anything in it is missing, unknown,
             mistyped or out of range.
     """
-    payload = verified_payload(text, typ=SIGNED_LIST_TYPE, find=find, max_bytes=MAX_SIGNED_BYTES)
+    payload = verified_payload(text, typ=SIGNED_LIST_TYPE, find=find, max_bytes=max_signed_bytes(max_entries))
     members = parse_json_object(payload)
     if not members.keys() >= _OWN:
         raise ProtocolError("a member of the signed list is missing")
@@ -132,9 +144,9 @@ def read_signed_list(text: str, *, issuer: str, find: Callable[[str], PublicKey 
     if own["iss"] != issuer:
         raise ProtocolError("the signed list is another issuer's")
     columns = {name: members.pop(name) for name in _COLUMNS & members.keys()}
-    content = document_from(members)
+    content = document_from(members, max_entries=max_entries)
     if columns:
-        content = replace(content, block=_block(columns))
+        content = replace(content, block=_block(columns, others=len(content.entries), max_entries=max_entries))
     return SignedList(
         issuer=issuer,
         issued_at=own["iat"],
@@ -147,7 +159,9 @@ def read_signed_list(text: str, *, issuer: str, find: Callable[[str], PublicKey 
     )
 
 
-def _block(columns: dict[str, Any]) -> Block:
+def _block(columns: dict[str, Any], *, others: int, max_entries: int) -> Block:
     if columns.keys() != _COLUMNS or not all(type(value) is str for value in columns.values()):
         raise ProtocolError("the columns of the signed list come together, as texts")
+    if others + len(columns["fingerprints"]) * 3 // 4 // FINGERPRINT_BYTES > max_entries:
+        raise TooManyEntries(max_entries)
     return Block.read(b64url_decode(columns["fingerprints"]), b64url_decode(columns["expiries"]))

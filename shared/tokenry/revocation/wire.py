@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tokenry.revocation.binary import BINARY_TYPE, MAX_BINARY_BYTES, format_binary_list, parse_binary_list
+from tokenry.revocation.binary import (
+    BINARY_TYPE,
+    MAX_BINARY_BYTES,
+    format_binary_list,
+    max_binary_bytes,
+    parse_binary_list,
+)
 from tokenry.revocation.documents import EpochRefused, ListDocument, document_of
 from tokenry.revocation.jsonform import MAX_JSON_BYTES, entry_members, format_list, parse_entry, parse_list
 from tokenry.revocation.locations import LOCATION_HEADER, SNAPSHOT_LOCATION, changes_location, is_located
@@ -24,6 +30,7 @@ __all__ = [
     "format_binary_list",
     "format_list",
     "is_located",
+    "max_binary_bytes",
     "parse_binary_list",
     "parse_entry",
     "parse_list",

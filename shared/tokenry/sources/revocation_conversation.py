@@ -25,7 +25,6 @@ from tokenry.revocation.wire import (
     BINARY_TYPE,
     LIST_HEADER,
     LOCATION_HEADER,
-    MAX_BINARY_BYTES,
     MAX_JSON_BYTES,
     SNAPSHOT_LOCATION,
     EpochRefused,
@@ -34,6 +33,7 @@ from tokenry.revocation.wire import (
     changes_location,
     format_binary_list,
     is_located,
+    max_binary_bytes,
     parse_binary_list,
     parse_list,
 )
@@ -215,7 +215,7 @@ class RevocationConversation:
             url=f"{root}/snapshot",
             headers=headers,
             deadline_seconds=SNAPSHOT_SECONDS,
-            max_bytes=MAX_BINARY_BYTES,
+            max_bytes=max_binary_bytes(self._max_entries),
         )
 
     # --- what the answers mean ---
@@ -307,7 +307,7 @@ class RevocationConversation:
         stamp = self._stamp(response, at)
         if not is_located(response.headers.get(LOCATION_HEADER.lower()), at=self._asked_for):
             raise RefusedList("misplaced", "the list is an answer to another request: is there a cache in between?")
-        document = _parse(response)
+        document = _parse(response, max_entries=self._max_entries)
         if document.epoch != stamp.epoch:
             raise RefusedList("stamp", "the list and its stamp name different epochs")
         held = self._held
@@ -469,9 +469,10 @@ class RevocationConversation:
         self._due = at.monotonic + self._backoff.after_failure()
 
 
-def _parse(response: Response) -> ListDocument:
+def _parse(response: Response, *, max_entries: int) -> ListDocument:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return parse_binary_list(response.body) if media_type == BINARY_TYPE else parse_list(response.body)
+    parse = parse_binary_list if media_type == BINARY_TYPE else parse_list
+    return parse(response.body, max_entries=max_entries)
 
 
 def _snapshot(held: RevocationList, stamp: ListStamp, started: Moment, skew: float) -> Snapshot[RevocationList]:

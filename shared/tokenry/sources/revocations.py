@@ -13,7 +13,7 @@ from tokenry.errors import ConfigurationError
 from tokenry.http.fetch import Fetcher, FetchFailed, HttpFetcher, Request, check_url
 from tokenry.http.forking import renew_after_fork
 from tokenry.http.poller import Moment, Poller, Wait
-from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
+from tokenry.revocation.lists import LARGEST_MAX_ENTRIES, MAX_ENTRIES, RevocationList
 from tokenry.sources.events import OnEvent, Reporter, SourceCounters
 from tokenry.sources.reports import ReportConversation
 from tokenry.sources.revocation_conversation import RevocationConversation, longest_hold
@@ -80,7 +80,8 @@ class RevocationSource:
             service that is well never gets that old.
         hold_seconds: For how long a request is held open at most; default: as long as *refuse_age_seconds* allows.
             Shorter: more requests, and a list whose age never grows beyond twice that.
-        max_entries: A longer list is refused, with an alarm, and never cut.
+        max_entries: A longer list is refused whole, and the last good one stays (1 to 100,000,000; 21 bytes of memory
+            each). Longer ones have to arrive in 30 s as well.
         signed_list: Where the signed list is, the second source while the service is away.
         extension: Tells whether lists older than the refuse age are taken for now; started by this source.
         report_fetcher: Sends the reports of what is enforced here, in a thread of its own; None: no reports.
@@ -116,6 +117,8 @@ class RevocationSource:
         on_event: OnEvent | None = None,
     ) -> None:
         """Remember the settings; nothing is read before `start`."""
+        if not 1 <= max_entries <= LARGEST_MAX_ENTRIES:
+            raise ConfigurationError([f"max_entries: set it to 1 to {LARGEST_MAX_ENTRIES} entries"])
         self._clock = clock or SystemClock()
         self._reporter = Reporter("revocations", on_event)
         self._skew = skew_seconds
@@ -247,6 +250,7 @@ class RevocationSource:
             limit=lambda _now: float("inf") if self._is_extended else self._refuse_age,
             reporter=self._signed_reporter,
             skew=self._skew,
+            max_entries=self._max_entries,
             keep=None if state is None else state.keep_issues,
         )
         self._signed = conversation

@@ -25,7 +25,8 @@ from tokenry.http.fetch import Failure, FetchFailed, Headers, Request, Response,
 from tokenry.http.poller import Wait
 from tokenry.jose.jwks import MAX_DOCUMENT_BYTES, KeySet
 from tokenry.jose.typed import UnknownSigner
-from tokenry.revocation.signed import MAX_SIGNED_BYTES, SIGNED_LIST_MEDIA_TYPE, SignedList, digest_of, read_signed_list
+from tokenry.revocation.lists import MAX_ENTRIES
+from tokenry.revocation.signed import SIGNED_LIST_MEDIA_TYPE, SignedList, digest_of, max_signed_bytes, read_signed_list
 from tokenry.revocation.wire import EpochRefused
 from tokenry.sources.revocation_conversation import RefusedList
 from tokenry.sources.state import MAX_STREAMS, SeenIssues
@@ -110,6 +111,7 @@ class SignedListConversation:
         limit: Callable[[float], float],
         reporter: Reporter,
         skew: float,
+        max_entries: int = MAX_ENTRIES,
         keep: Callable[[SeenIssues], None] | None = None,
         uniform: random.Random = system_random,
     ) -> None:
@@ -123,6 +125,7 @@ class SignedListConversation:
             limit: Returns, for a Unix time, the seconds after `next_update` for which a list is still taken.
             reporter: Counts and tells what happens.
             skew: Seconds by which two clocks may differ.
+            max_entries: A longer list is refused.
             keep: Keeps across a restart which lists were read; None: that is forgotten then.
             uniform: Randomness for jitter.
         """
@@ -133,6 +136,7 @@ class SignedListConversation:
         self._limit = limit
         self._reporter = reporter
         self._skew = skew
+        self._max_entries = max_entries
         self._uniform = uniform
         self._keys: KeySet | None = None
         self._keys_at = float("-inf")
@@ -168,7 +172,10 @@ class SignedListConversation:
         if self._etag is not None:
             headers["If-None-Match"] = self._etag
         return Request(
-            url=self._place.url, headers=headers, max_bytes=MAX_SIGNED_BYTES, deadline_seconds=_FETCH_SECONDS
+            url=self._place.url,
+            headers=headers,
+            max_bytes=max_signed_bytes(self._max_entries),
+            deadline_seconds=_FETCH_SECONDS,
         )
 
     def on_response(self, response: Response, *, started: Moment, at: Moment) -> None:
@@ -222,7 +229,7 @@ class SignedListConversation:
             text = response.body.decode("ascii").strip()
         except UnicodeDecodeError:
             raise ProtocolError("the signed list is not ASCII") from None
-        issue = read_signed_list(text, issuer=self._place.issuer, find=self._find(at))
+        issue = read_signed_list(text, issuer=self._place.issuer, find=self._find(at), max_entries=self._max_entries)
         digest = digest_of(text)
         if self._is_news(issue, digest, now=at.now):
             self._absorb(issue, started=started, at=at)

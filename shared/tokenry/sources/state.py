@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from tokenry.errors import ProtocolError
 from tokenry.jose.encoding import dump_json, parse_json_object
-from tokenry.revocation.wire import MAX_BINARY_BYTES, document_of, format_binary_list, parse_binary_list, parse_list
+from tokenry.revocation.wire import document_of, format_binary_list, max_binary_bytes, parse_binary_list, parse_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -307,7 +307,11 @@ def _merge(
     if (check is not None or "boot" in head) and check != _check_of(head):  # versions of before wrote neither
         raise ProtocolError("the head of a record is changed")
     length = head.get("length")
-    if head.get("version") != _VERSION or not isinstance(length, int) or not 0 <= length <= MAX_BINARY_BYTES:
+    if (
+        head.get("version") != _VERSION
+        or not isinstance(length, int)
+        or not 0 <= length <= max_binary_bytes(max_entries)
+    ):
         raise ProtocolError("a record is of another version or has no length")
     body = file.read(length)
     digest = hashlib.sha256(body).hexdigest()
@@ -318,7 +322,8 @@ def _merge(
     if type(cursor) is not str:
         raise ProtocolError("a record has no cursor")
     if head.get("kind") != "stamp":
-        document = parse_list(body) if head["kind"] == "json" else parse_binary_list(body)
+        parse = parse_list if head["kind"] == "json" else parse_binary_list
+        document = parse(body, max_entries=max_entries)
         # Its own epoch is accepted: it was when this record was written.
         held = document.onto(held, now=min(now, written_at), accept_epoch=document.epoch, max_entries=max_entries)
     if held is None:

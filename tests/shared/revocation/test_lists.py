@@ -25,7 +25,7 @@ from tests.support.revocation_entries import (
 from tokenry.errors import ProtocolError
 from tokenry.revocation.entries import Entry, Kind
 from tokenry.revocation.fingerprints import claims_fingerprint, jti_fingerprint, key_fingerprint, token_fingerprint
-from tokenry.revocation.lists import PRUNE_SECONDS, RevocationList
+from tokenry.revocation.lists import PRUNE_SECONDS, RevocationList, TooManyEntries
 from tokenry.revocation.wire import document_of, format_binary_list
 
 MANY = st.lists(ENTRIES, max_size=8)
@@ -426,6 +426,18 @@ def test_a_list_that_would_grow_too_long_is_refused_and_the_one_held_stays():
 def test_what_is_over_makes_room():
     held = list_of([jti_entry(str(number), until=NOW + 10) for number in range(4)], max_entries=4)
     assert len(held.merge([jti_entry("x")], now=NOW + 11)) == 1
+
+
+def test_of_a_block_that_is_too_long_with_what_is_held_what_is_over_does_not_count():
+    held = list_of([jti_entry(str(number), until=NOW + 10) for number in range(4)], max_entries=4)
+    more = [jti_entry(f"new-{number}", until=NOW + 20) for number in range(4)]
+    block = list_of([*more, jti_entry("old", until=NOW + 10)]).block
+    with pytest.raises(TooManyEntries, match="more than 4 entries"):
+        held.merge([], now=NOW + 9, block=block)
+    assert len(held) == 4
+    merged = held.merge([], now=NOW + 11, block=block)
+    assert len(merged) == 4
+    assert all(merged.has(entry) for entry in more)
 
 
 def test_an_entry_under_a_salt_that_is_not_there_is_refused():

@@ -11,8 +11,15 @@ from tokenry.jose.jws import sign, split, twin
 from tokenry.jose.typed import UnknownSigner, UntrustedStatement
 from tokenry.revocation.documents import ListDocument, document_of
 from tokenry.revocation.entries import Entry, Kind
-from tokenry.revocation.lists import RevocationList
-from tokenry.revocation.signed import SIGNED_LIST_TYPE, SignedList, digest_of, read_signed_list
+from tokenry.revocation.lists import MAX_ENTRIES, RevocationList, TooManyEntries
+from tokenry.revocation.signed import (
+    MAX_SIGNED_BYTES,
+    SIGNED_LIST_TYPE,
+    SignedList,
+    digest_of,
+    max_signed_bytes,
+    read_signed_list,
+)
 
 ISSUER = "https://issuer.example.org"
 SALTS = {"salt-1": b"0123456789abcdef"}
@@ -82,6 +89,20 @@ def test_a_long_list_travels_in_columns_and_is_the_same_list():
     assert len(again) == 9
     assert again.block.columns() == held.block.columns()
     assert again.entries() == (rules,)
+
+
+def test_a_list_of_more_entries_than_the_reader_takes_is_refused_before_its_columns_are_read():
+    columns = {"fingerprints": "?" * 107, "expiries": "?"}  # of five, and no base64url
+    text = resigned(lambda members: members.update(columns))
+    with pytest.raises(TooManyEntries, match="more than 5 entries"):  # one of them is not in the columns
+        read_signed_list(text, issuer=ISSUER, find=find, max_entries=5)
+    with pytest.raises(ProtocolError, match="base64url"):
+        read_signed_list(text, issuer=ISSUER, find=find, max_entries=6)
+
+
+def test_a_reader_of_more_entries_takes_as_many_more_bytes():
+    assert max_signed_bytes(1) == max_signed_bytes(MAX_ENTRIES) == MAX_SIGNED_BYTES
+    assert max_signed_bytes(MAX_ENTRIES + 1_000) == MAX_SIGNED_BYTES + 36_000
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "JWT", "REVOCATION-LIST+JWT", "revocation-list-extension+jwt", ""])

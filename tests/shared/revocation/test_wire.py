@@ -25,6 +25,7 @@ from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import b64url_encode
 from tokenry.revocation.blocks import Block
 from tokenry.revocation.entries import Kind
+from tokenry.revocation.lists import MAX_ENTRIES, TooManyEntries
 from tokenry.revocation.wire import (
     MAX_BINARY_BYTES,
     MAX_JSON_BYTES,
@@ -33,6 +34,7 @@ from tokenry.revocation.wire import (
     document_of,
     format_binary_list,
     format_list,
+    max_binary_bytes,
     parse_binary_list,
     parse_list,
 )
@@ -242,6 +244,14 @@ def test_a_document_that_is_too_large_is_refused_unread():
         parse_binary_list(bytes(MAX_BINARY_BYTES + 1))
 
 
+def test_a_document_of_more_entries_than_the_reader_takes_is_refused_before_one_of_them_is_read():
+    members = as_json(jti_entry("j")) | {"entries": [{"no": "entry"}] * 5}
+    with pytest.raises(TooManyEntries, match="more than 4 entries"):
+        parse_list(json.dumps(members).encode(), max_entries=4)
+    with pytest.raises(ProtocolError, match="member of an entry"):  # which five would have been
+        parse_list(json.dumps(members).encode(), max_entries=5)
+
+
 def test_an_error_does_not_repeat_the_document():
     members = as_json(claims_entry({"sub": "x"}))
     members["entries"][0]["kind"] = "secret-thing"
@@ -324,6 +334,22 @@ def test_a_binary_document_that_is_not_sorted_is_refused():
     assert sorted(swapped) == sorted(body)
     with pytest.raises(ProtocolError, match="sorted"):
         parse_binary_list(swapped)
+
+
+def test_a_binary_document_of_more_entries_than_the_reader_takes_is_refused_before_its_columns_are_read():
+    body = format_binary_list(document(claims_entry({"sub": "x"})))
+    unsorted = body[:-4] + (4).to_bytes(4, "big") + bytes(4 * 20)
+    with pytest.raises(TooManyEntries, match="more than 4 entries"):  # those of the head count, too
+        parse_binary_list(unsorted, max_entries=4)
+    with pytest.raises(ProtocolError, match="sorted"):
+        parse_binary_list(unsorted, max_entries=5)
+
+
+def test_a_reader_of_more_entries_takes_as_many_more_bytes():
+    assert max_binary_bytes(1) == max_binary_bytes(MAX_ENTRIES) == MAX_BINARY_BYTES
+    assert max_binary_bytes(MAX_ENTRIES + 1_000) == MAX_BINARY_BYTES + 20_000
+    with pytest.raises(ProtocolError, match="not a binary"):
+        parse_binary_list(bytes(MAX_BINARY_BYTES + 1), max_entries=MAX_ENTRIES + 1)
 
 
 def test_a_count_that_promises_more_than_is_there_is_refused():

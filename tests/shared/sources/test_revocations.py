@@ -605,6 +605,31 @@ def test_F27_a_list_above_the_configured_length_is_refused_not_cut(make, issuer,
     assert source.counters.rejected == {"malformed": 1}
 
 
+def test_a_whole_list_above_the_configured_length_is_refused_and_the_last_good_one_stays(make, issuer, clock, events):
+    source = make(max_entries=10)
+    held_by = issuer.token()
+    issuer.revoke(held_by)
+    step(source)
+    for _ in range(5):
+        issuer.revoke(issuer.token())
+    assert make(max_entries=12)._poller.step() == 0  # which is as long as it is
+    whole = make(max_entries=11)
+    step(whole)
+    ask(source, clock)
+    assert whole.snapshot() is None
+    assert whole.counters.rejected == source.counters.rejected == {"malformed": 1}
+    assert hits(source, held_by)
+    assert len(source.snapshot().value) == 2
+    details = [event.detail for event in events if event.kind is EventKind.REJECTED]
+    assert details == [f"the revocation list has more than {most} entries" for most in (11, 10)]
+
+
+@pytest.mark.parametrize("most", [0, -1, 100_000_001])
+def test_a_length_that_no_list_may_have_is_refused(make, most):
+    with pytest.raises(ConfigurationError, match="max_entries: set it to 1 to 100000000"):
+        make(max_entries=most)
+
+
 def test_events_tell_what_happened(source, issuer, clock, events):
     step(source)
     issuer.down = True
@@ -657,6 +682,20 @@ def test_what_was_seen_is_enforced_after_a_restart_before_the_service_answers(ma
     assert hits(again, first)
     assert hits(again, second)
     assert again.snapshot().age(now=clock.now(), monotonic=clock.monotonic()) >= 60
+    again.stop()
+
+
+def test_a_kept_list_above_a_length_that_was_lowered_is_not_taken(make, issuer, clock, events, tmp_path):
+    for _ in range(5):
+        issuer.revoke(issuer.token())
+    source = make(state_folder=tmp_path)
+    step(source)
+    source.stop()
+    again = make(state_folder=tmp_path, max_entries=9)
+    again._load_once()
+    assert again.snapshot() is None
+    assert events[-1].kind is EventKind.ALARM
+    assert "more than 9 entries" in events[-1].detail
     again.stop()
 
 

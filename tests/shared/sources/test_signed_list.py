@@ -160,6 +160,17 @@ def test_at_start_without_the_service_the_signed_list_is_the_first_list(source, 
     assert source.snapshot().seq == 1
 
 
+def test_a_signed_list_above_the_configured_length_is_refused_whole(make, clock, cdn, events):
+    cdn.put("stolen", "lost", "found")
+    source = make(max_entries=2)
+    run(source, clock, 10)
+    assert source.snapshot() is None
+    assert set(rejected(events)) == {"malformed"}
+    enough = make(max_entries=3)
+    run(enough, clock, 10)
+    assert hits(enough, clock, "stolen")
+
+
 def test_while_the_service_answers_the_signed_list_is_not_asked_for_but_its_keys_are(source, clock, cdn, service):
     cdn.put("stolen")
     service.away = False
