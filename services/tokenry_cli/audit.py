@@ -17,8 +17,7 @@ from tokenry_cli.app import App
 from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, Format, data, escape, fail, people, print_table, show
 from tokenry_cli.platform import Platform
-from tokenry_cli.token import ContextFile, Output
-from tokenry_cli.validators import Identity
+from tokenry_cli.token import ContextFile, Identity, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -23,7 +23,7 @@ from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, Format, escape, fail, people, show
 from tokenry_cli.platform import Platform, Refused
 from tokenry_cli.progress import ProgressForm, ProgressOption, Reporter
-from tokenry_cli.token import ContextFile, Output
+from tokenry_cli.token import ContextFile, Identity, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def bulk(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; count the lines and read each.")] = False,
     progress: ProgressOption = ProgressForm.AUTO,
-    identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "admin",
+    identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
 ) -> None:

@@ -16,7 +16,7 @@ from tokenry.serving.metrics import Metrics
 from tokenry_cli.context import load_context
 from tokenry_cli.output import ExitCode, escape, fail, people
 from tokenry_cli.platform import Platform
-from tokenry_cli.token import ContextFile
+from tokenry_cli.token import ContextFile, Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def canary(
     metrics_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for /metrics; 0: none.")] = 9099,
     metrics_address: Annotated[str, typer.Option(help="Address to serve them on.")] = "127.0.0.1",
     flights: Annotated[int, typer.Option(min=0, help="End after so many; 0: never.")] = 0,
-    identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "admin",
+    identity: Identity = "admin",
     context: ContextFile = None,
 ) -> None:
     """

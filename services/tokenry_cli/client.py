@@ -29,7 +29,7 @@ from tokenry_cli.output import ExitCode, Format, data, escape, fail, moment, peo
 from tokenry_cli.platform import Platform
 from tokenry_cli.progress import ProgressForm, ProgressOption, Reporter
 from tokenry_cli.registry import OpenRegistry, compact, with_registry
-from tokenry_cli.token import ContextFile, Output
+from tokenry_cli.token import ContextFile, Identity, Output
 from tokenry_issuer.registry import check_removals
 from tokenry_registry.realms import ObjectKey, ObjectKind, RefusedObject
 
@@ -167,7 +167,7 @@ def disable(
     reason: Annotated[str, typer.Option(help="With --revoke: why; kept with the revocations.")] = "client disabled",
     dry_run: DryRun = False,
     yes: bool = False,
-    identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "admin",
+    identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
 ) -> None:

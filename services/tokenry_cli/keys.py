@@ -27,7 +27,7 @@ from tokenry_cli.environment import known_to
 from tokenry_cli.output import ExitCode, Format, escape, fail, log_to_stderr, people, print_table, show
 from tokenry_cli.platform import Platform
 from tokenry_cli.rehearsal import RehearsedStore
-from tokenry_cli.token import ContextFile, Output
+from tokenry_cli.token import ContextFile, Identity, Output
 from tokenry_registry.key_schedule import KeyState
 from tokenry_registry.ports import WriteConflict, WriteRefused
 from tokenry_registry.signing_keys import KeyUse, StoredKey
@@ -47,7 +47,6 @@ Kid = Annotated[str, typer.Argument(help="Id of the key.")]
 Kms = Annotated[
     bool | None, typer.Option("--kms/--file", help="Where a new key for tokens is held. Default: TOKENRY_KEY_CUSTODY.")
 ]
-Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
 _STATES = {KeyState.ACTIVE: "Signing"}
 _COLUMNS = ("KID", "ALG", "STATE", "PUBLISHED", "SIGNS FROM", "SIGNS UNTIL", "REMOVABLE AFTER", "TOKENS ALIVE")
 _NONE = "–"  # noqa: RUF001 -- a dash in a table

@@ -17,7 +17,7 @@ from tokenry_cli.explaining import explain
 from tokenry_cli.output import ExitCode, Format, escape, fail, people, show
 from tokenry_cli.plan_b_revocations import Known, Translated, read_rows, translate
 from tokenry_cli.platform import Platform
-from tokenry_cli.token import ContextFile, Output
+from tokenry_cli.token import ContextFile, Identity, Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def import_(
         int, typer.Option(min=1, help="Seconds that its tokens live at most; what is older hits nothing.")
     ] = 3600,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be revoked.")] = False,
-    identity: Annotated[str, typer.Option(help="Identity of the context file: client or admin.")] = "admin",
+    identity: Identity = "admin",
     context: ContextFile = None,
     output: Output = Format.TABLE,
 ) -> None:

@@ -21,7 +21,7 @@ from tokenry_cli.output import ExitCode, Format, escape, fail, parse_moment, peo
 from tokenry_cli.plan_b_import import import_
 from tokenry_cli.platform import Platform, Refused
 from tokenry_cli.progress import ProgressForm, ProgressOption
-from tokenry_cli.token import ContextFile, Output, TokenArgument, read_argument
+from tokenry_cli.token import ContextFile, Identity, Output, TokenArgument, read_argument
 from tokenry_cli.waiting import summary, wait
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ WAIT_SECONDS = 60.0  # twice what is promised to a validator that polls
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log (at most 500 characters).")]
 Ticket = Annotated[str | None, typer.Option(help="Ticket of the incident; kept in the audit log.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be hit.")]
-Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
 IssuedBefore = Annotated[
     str | None,
     typer.Option(

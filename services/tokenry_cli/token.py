@@ -33,11 +33,9 @@ app = App(name="token", no_args_is_help=True, help="Get a token, or look into on
 ContextFile = str | None
 TokenArgument = Annotated[str, typer.Argument(help="The token, or - to read it from standard input.")]
 Output = Format
+Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
 _DAY = 86_400
 _TIMES = frozenset({"exp", "iat", "nbf"})
-
-
-Identity = Annotated[str, typer.Option(help="Identity of a context file: client or admin.")]
 
 
 @app.command("get")

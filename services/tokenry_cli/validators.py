@@ -15,14 +15,13 @@ from tokenry_cli.app import App
 from tokenry_cli.context import load_context
 from tokenry_cli.output import Format, data, escape, print_table, show
 from tokenry_cli.platform import Platform
-from tokenry_cli.token import ContextFile, Output
+from tokenry_cli.token import ContextFile, Identity, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 app = App(name="validators", no_args_is_help=True, help="Which validators there are, and what they have applied.")
 
-Identity = Annotated[str, typer.Option(help="Identity of the context file: client or admin.")]
 _LATE_SECONDS = 31.0  # beyond what is promised to a validator that polls
 
 
