@@ -98,12 +98,13 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
     Raises:
         ProtocolError: It is not such an object. The message does not repeat the document.
     """
-    if data.count(b"{") + data.count(b"[") > max_depth:
-        _check_depth(data, max_depth)
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
+        # Looked for in `str`, where that takes a quarter of the time: most documents are flat and have no escapes.
+        if ("[" in text or text.find("{", 1) > 0) and data.count(b"{") + data.count(b"[") > max_depth:
+            _check_depth(data, max_depth)
         value, end = _scan(text, 0)
-        if b"\\u" in data:
+        if "\\" in text:
             dump_json(value)  # a surrogate that is not one of a pair cannot be encoded
     except (ValueError, StopIteration, RecursionError):  # StopIteration: nothing begins there that JSON knows
         # Without the cause: a decoding error carries the whole document, which may be confidential, into the
