@@ -112,6 +112,7 @@ def _revocations(settings: Settings, *, clock: Clock, keys: KeySource) -> Revoca
         version=package_version(),
         state_folder=settings.state_folder,
         state_key=settings.issuer,
+        max_entries=settings.list_max_entries,
         report_fetcher=HttpFetcher(allow_plain_http=plain),
         fetcher=HttpFetcher(allow_plain_http=plain),
         clock=clock,

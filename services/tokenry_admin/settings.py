@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from tokenry.revocation.lists import LARGEST_MAX_ENTRIES, MAX_ENTRIES
 from tokenry.serving.settings import Duration, Env, HttpUrl, Names, ServiceSettings
 from tokenry_admin.key_settings import KeySettings
 from tokenry_admin.secret_rotation import DEFAULT_OVERLAP, MIN_OVERLAP
@@ -92,6 +93,13 @@ class Settings(RegistrySettings, KeySettings):
         False,
         description="Accept callers' tokens of type JWT, for realms that issue no at+jwt. Then other JWTs "
         "of the issuer could be taken for access tokens.",
+    )
+    list_max_entries: int = Field(
+        MAX_ENTRIES,
+        ge=1,
+        le=LARGEST_MAX_ENTRIES,
+        description="Entries of the revocation list at most; a longer one is refused whole, and the last good one gets "
+        "older. As in the revocation service.",
     )
     state_folder: Path | None = Field(
         None, description="Folder that keeps the revocation list over a restart. Default: none."

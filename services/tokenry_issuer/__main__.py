@@ -115,6 +115,7 @@ def _revocation_source(
         refuse_age_seconds=math.inf,
         # Tokens are exchanged on a list of a few seconds only.
         hold_seconds=LIST_HOLD,
+        max_entries=settings.list_max_entries,
         bearer=None if settings.revocation_read_scope is None else bearer,
         report_fetcher=HttpFetcher(),
         report_bearer=bearer,

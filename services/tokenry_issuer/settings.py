@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from tokenry.revocation.lists import LARGEST_MAX_ENTRIES, MAX_ENTRIES
 from tokenry.serving.addresses import is_loopback_host
 from tokenry.serving.settings import Duration, Env, HttpUrl, Names, Networks, ServiceSettings
 from tokenry_registry.key_schedule import announce_time
@@ -92,6 +93,13 @@ class Settings(ServiceSettings):
         le=300,
         description="Seconds that the JWK Set may be cached, less a jitter. Larger: fewer requests, and "
         "keys are announced for longer before they sign.",
+    )
+    list_max_entries: int = Field(
+        MAX_ENTRIES,
+        ge=1,
+        le=LARGEST_MAX_ENTRIES,
+        description="Entries of the revocation list at most; a longer one is refused whole, and the last good one gets "
+        "older. As in the revocation service.",
     )
     state_folder: Path | None = Field(
         None,

@@ -138,6 +138,7 @@ def create_app(
         max_token_lifetime=terms.max_token_lifetime,
         fingerprints=fingerprints,
         metrics=own,
+        max_entries=settings.list_max_entries,
     )
     judge = TokenValidator.from_sources(_policy(settings), keys=keys, revocations=feed, clock=clock)
     instances = Instances(settings.instance or socket.gethostname())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import sys
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from tokenry.errors import ProtocolError
-from tokenry.revocation.lists import MAX_ENTRIES, RevocationList
+from tokenry.revocation.lists import MAX_ENTRIES, RevocationList, TooManyEntries
 from tokenry.revocation.planb import PlanBList
 from tokenry.revocation.wire import ListStamp
 from tokenry.validation.snapshots import Snapshot
@@ -87,6 +88,7 @@ class Feed:
         fingerprints: Fingerprints,
         metrics: ServiceMetrics,
         sweep_seconds: float = SWEEP_SECONDS,
+        max_entries: int = MAX_ENTRIES,
     ) -> None:
         """
         Begin with nothing read.
@@ -99,6 +101,7 @@ class Feed:
             fingerprints: Has the salts that the list carries.
             metrics: Counts reads and rules.
             sweep_seconds: Seconds between two reads of everything, by which what was written late is found.
+            max_entries: While the list is longer it is not said to be complete: validators have the same bound.
         """
         self._store = store
         self._sweep_seconds = sweep_seconds
@@ -109,6 +112,7 @@ class Feed:
         self._metrics = metrics
         self.salts = {fingerprints.salt_id: fingerprints.salt}
         self._publication: Publication | None = None
+        self._max_entries = max_entries
         self._list = RevocationList.empty()
         self._last_read: Moment | None = None
         self._sweep_at = float("-inf")
@@ -136,6 +140,11 @@ class Feed:
     def revocations(self) -> RevocationList:
         """Return the same as a list to judge tokens by."""
         return self._list
+
+    @property
+    def max_entries(self) -> int:
+        """Return how many entries a reader takes."""
+        return self._max_entries
 
     @property
     def fault(self) -> str | None:
@@ -225,8 +234,12 @@ class Feed:
                     await self._begin()
                 await self._take(sweep=sweep, now=self._surely(began.now))
             self._check_readable()
+            self._check_length()
         except (StoreUnavailable, TimeoutError) as error:
             self._failed("the store does not answer", error=str(error) or "deadline")
+            return False
+        except TooManyEntries as error:
+            self._failed("more is revoked than a list may have entries", error=str(error))
             return False
         except ProtocolError as error:
             self._failed("the store has a record that this version cannot read", error=str(error))
@@ -248,6 +261,10 @@ class Feed:
     def _check_readable(self) -> None:
         if self._unreadable is not None:
             raise ProtocolError(self._unreadable)
+
+    def _check_length(self) -> None:
+        if len(self._list) > self._max_entries:
+            raise TooManyEntries(self._max_entries)
 
     def _swept(self, began: Moment) -> None:
         took = self._clock.monotonic() - began.monotonic
@@ -285,6 +302,7 @@ class Feed:
                 epoch=epoch,
                 max_token_lifetime=self._max_token_lifetime,
                 now=self._clock.now(),
+                max_entries=sys.maxsize,  # what is revoked is obeyed here; `_check_length` tells when it is too much
             ),
             prune_at=math.inf,  # that takes a second for a million: `_prune` does it in a thread
         )
@@ -513,6 +531,4 @@ def _merged(held: RevocationList, new: Iterable[AnyLive], *, now: float) -> Revo
     merged = held.merge(others, now=now) if others else held
     if singles:
         merged = replace(merged, block=merged.block.merged(singles))
-    if len(merged) > MAX_ENTRIES:
-        raise ProtocolError(f"more than {MAX_ENTRIES} entries are in force: no validator takes such a list")
     return merged

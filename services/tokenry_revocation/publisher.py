@@ -19,7 +19,7 @@ import structlog
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import b64url_encode
-from tokenry.revocation.signed import MAX_SIGNED_BYTES, digest_of, read_signed_list
+from tokenry.revocation.signed import digest_of, max_signed_bytes, read_signed_list
 from tokenry.revocation.wire import document_of
 from tokenry_revocation.list_keys import signing_key
 from tokenry_revocation.publication import document
@@ -227,7 +227,9 @@ class Publisher:
         self.current, self._version, self._changed_at = placed, placed.version, self._clock.monotonic()
         text = placed.body.decode("ascii", "replace").strip()
         try:
-            issue = read_signed_list(text, issuer=self._stream.issuer, find=self._keys.find)
+            issue = read_signed_list(
+                text, issuer=self._stream.issuer, find=self._keys.find, max_entries=self._feed.max_entries
+            )
         except ProtocolError as error:
             _log.error("what lies in the list's place is no list of ours; it is replaced", error=str(error))
             self._next_update = 0.0
@@ -254,7 +256,7 @@ class Publisher:
 
     async def _place(self, issue: SignedList, text: str) -> None:
         body = text.encode("ascii")
-        if len(body) > MAX_SIGNED_BYTES:
+        if len(body) > max_signed_bytes(self._feed.max_entries):
             raise ShelfUnavailable(f"the list has {len(body)} bytes, more than a reader takes")
         version = await asyncio.to_thread(self._shelf.write, body, replaces=self._version)
         self.current, self._version = Placed(body, version), version

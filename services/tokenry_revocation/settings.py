@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from tokenry.revocation.lists import LARGEST_MAX_ENTRIES, MAX_ENTRIES
 from tokenry.serving.settings import Duration, Env, HttpUrl, Names, SecretText, ServiceSettings
 from tokenry_revocation.requests import BASE_CLAIM_NAMES
 from tokenry_revocation.revoking import Terms
@@ -109,6 +110,14 @@ class Settings(ServiceSettings):
         pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,100}$",
         description="Scope that reading the lists needs. Default: the lists are open, and whoever can read "
         "them can test guesses of claim values against them; Plan B's validators cannot authenticate.",
+    )
+    list_max_entries: int = Field(
+        MAX_ENTRIES,
+        ge=1,
+        le=LARGEST_MAX_ENTRIES,
+        description="Entries of the list at most; while more are in force it gets older, until validators refuse to "
+        "judge by it. The same in every validator: one with less refuses a longer list whole. Larger: 21 bytes of "
+        "memory each, there too.",
     )
     list_publish_url: str | None = Field(
         None,

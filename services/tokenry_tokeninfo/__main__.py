@@ -154,6 +154,7 @@ def _revocations(
         state_folder=settings.state_folder,
         state_key=settings.issuer_identifier,
         refuse_age_seconds=settings.list_refuse_age,
+        max_entries=settings.list_max_entries,
         signed_list=_signed_list(settings, own),
         extension=extension,
         bearer=bearer if settings.list_needs_token else None,

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from tokenry.errors import ConfigurationError
 from tokenry.jose.jwk import Algorithm
+from tokenry.revocation.lists import LARGEST_MAX_ENTRIES, MAX_ENTRIES
 from tokenry.serving.settings import Duration, Env, HttpUrl, SecretText, ServiceSettings
 from tokenry.sources.extension import pinned_key
 from tokenry.validation.policy import TrustedIssuer
@@ -148,6 +149,13 @@ class Settings(ServiceSettings):
         gt=0,
         description="Seconds from which an older list makes every answer 503. Larger: longer outages of the "
         "revocation service are ridden out, and a token revoked meanwhile lives as long.",
+    )
+    list_max_entries: int = Field(
+        MAX_ENTRIES,
+        ge=1,
+        le=LARGEST_MAX_ENTRIES,
+        description="Entries of the list at most; a longer one is refused whole, and the last good one gets older. As "
+        "in the revocation service. Larger: 21 bytes of memory each, and the list has to arrive within 30 s.",
     )
     state_folder: Path | None = Field(
         None,

@@ -18,17 +18,17 @@ from tokenry_revocation.revoking import Fingerprints
 UNTIL = NOW + 600
 
 
-def a_rule(number, *, claim=None, salt=None):
+def a_rule(number, *, claim=None, salt=None, until=UNTIL):
     name = f"rule-{number}"
     entry = Entry(
         id=name, kind=Kind.ALL if claim is None else Kind.CLAIMS, issued_before=NOW - 10_000 + number,
-        in_force_until=UNTIL, fingerprint=claim, salt=salt, names=() if claim is None else ("sub",),
+        in_force_until=until, fingerprint=claim, salt=salt, names=() if claim is None else ("sub",),
     )  # fmt: skip
     record = Record(
-        id=name, type=RecordType.GLOBAL, revoked_at=NOW, in_force_until=UNTIL, propagated_by=NOW, plan_b_by=NOW,
+        id=name, type=RecordType.GLOBAL, revoked_at=NOW, in_force_until=until, propagated_by=NOW, plan_b_by=NOW,
         actor=Actor(iss="i", sub="s"), entries=(entry,),
     )  # fmt: skip
-    return StoredRecord(id=name, body=record.to_bytes(), in_force_until=UNTIL)
+    return StoredRecord(id=name, body=record.to_bytes(), in_force_until=until)
 
 
 async def fill(world, rules, tokens):
@@ -71,15 +71,35 @@ async def test_rules_of_a_first_read_that_broke_off_are_in_the_list_after_the_ne
         assert in_list(replica) == (1200, 0)
 
 
-async def test_a_list_that_could_not_be_made_is_made_by_the_next_read(world, monkeypatch):
-    await fill(world, rules=30, tokens=0)
-    monkeypatch.setattr(feed_module, "MAX_ENTRIES", 20)
-    async with world.replica(ready=False) as replica:
+async def test_a_list_that_could_not_be_made_is_made_by_the_next_read(world):
+    for number in range(30):
+        await world.store.append(a_rule(number, until=NOW + 60 if number < 15 else UNTIL))
+    async with world.replica(ready=False, TOKENRY_LIST_MAX_ENTRIES="20") as replica:
         assert not await replica.feed.read()
         assert replica.feed.publication is None
-        monkeypatch.setattr(feed_module, "MAX_ENTRIES", 100)
+        world.clock.advance(61)
         assert await replica.feed.read()
-        assert in_list(replica) == (30, 0)
+        assert in_list(replica) == (15, 0)
+
+
+async def test_a_list_of_more_entries_than_were_set_gets_older_until_it_is_shorter(world):
+    for number in range(20):
+        await world.store.append(a_rule(number, until=NOW + 60 if number < 15 else UNTIL))
+    async with world.replica(TOKENRY_LIST_MAX_ENTRIES="20") as replica:
+        assert in_list(replica) == (20, 0)
+        as_of = replica.feed.as_of
+        await world.store.append(a_rule(20))
+        for _ in range(2):
+            world.clock.advance(1)
+            assert not await replica.feed.read()
+            assert replica.feed.as_of == as_of
+        assert replica.feed.fault == "more is revoked than a list may have entries"
+        assert in_list(replica) == (21, 0)  # all of it is obeyed here
+        world.clock.advance(60)
+        assert await replica.feed.read()
+        assert in_list(replica) == (6, 0)
+        assert replica.feed.as_of > as_of
+        assert replica.feed.fault is None
 
 
 async def test_nothing_is_published_while_another_task_makes_the_list(world, monkeypatch):
@@ -98,19 +118,18 @@ async def test_nothing_is_published_while_another_task_makes_the_list(world, mon
 
 
 @pytest.mark.parametrize("fits", [True, False])
-async def test_the_list_of_many_rules_is_made_without_a_collection_of_garbage(world, monkeypatch, fits):
+async def test_the_list_of_many_rules_is_made_without_a_collection_of_garbage(world, fits):
     salt = Fingerprints(Secret(SALT)).salt_id
     for number in range(10_000):
         await world.store.append(a_rule(number, claim=number.to_bytes(16), salt=salt))
-    if not fits:
-        monkeypatch.setattr(feed_module, "MAX_ENTRIES", 9_999)
     beside = []
 
     def collecting(phase, _info):
         if phase == "start" and threading.current_thread() is not threading.main_thread():
             beside.append(threading.current_thread().name)
 
-    async with world.replica(ready=False) as replica:
+    most = "10000" if fits else "9999"
+    async with world.replica(ready=False, TOKENRY_LIST_MAX_ENTRIES=most) as replica:
         gc.callbacks.append(collecting)
         try:
             assert await replica.feed.read() is fits
