@@ -1,4 +1,6 @@
+import base64
 import json
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,29 @@ def test_base64url_that_is_read_has_one_spelling_only(text):
     except ProtocolError:
         return
     assert b64url_encode(data) == text
+
+
+PORTION = 1 << 20  # characters that are decoded in one call
+
+
+@pytest.mark.parametrize("more", [-3, -2, -1, 0, 1, 2, 3, PORTION + 1])
+def test_long_base64url_in_portions_is_the_same(more):
+    data = random.Random(more).randbytes(PORTION + more)  # noqa: S311 -- the same ones in every run
+    text = base64.urlsafe_b64encode(data).decode().rstrip("=")
+    assert b64url_encode(data) == text
+    assert b64url_decode(text) == b64url_decode(text.encode()) == data
+
+
+@pytest.mark.parametrize("place", [0, PORTION - 1, PORTION, 2 * PORTION - 1, 2 * PORTION, -1])
+@pytest.mark.parametrize("character", ["=", "+", "\n", "é"])
+def test_long_base64url_has_one_spelling_only(place, character):
+    text = "A" * (2 * PORTION + 4)
+    assert b64url_decode(text) == bytes(len(text) // 4 * 3)
+    characters = list(text)
+    characters[place] = character
+    for wrong in ("".join(characters), text + "A", text + "AB", text + "AA=="):
+        with pytest.raises(ProtocolError, match="canonical"):
+            b64url_decode(wrong)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 32, 64])
