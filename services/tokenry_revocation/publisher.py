@@ -216,27 +216,32 @@ class Publisher:
             placed = await asyncio.to_thread(self._shelf.read)
             if placed is None:
                 return False
-            if self._take_note(placed):
+            if await self._take_note(placed):
                 return False
         overdue = self._clock.now() - self._next_update
         patience = (TAKE_OVER_AFTER - 1.0) * self._stream.interval + CUT_SECONDS
         return overdue < patience and self.age() < TAKE_OVER_AFTER * self._stream.interval
 
-    def _take_note(self, placed: Placed) -> bool:
+    async def _take_note(self, placed: Placed) -> bool:
         """Remember the object as it is, and tell whether this run wrote it."""
         self.current, self._version, self._changed_at = placed, placed.version, self._clock.monotonic()
-        text = placed.body.decode("ascii", "replace").strip()
         try:
-            issue = read_signed_list(
-                text, issuer=self._stream.issuer, find=self._keys.find, max_entries=self._feed.max_entries
-            )
+            issue, digest = await asyncio.to_thread(self._read, placed)
         except ProtocolError as error:
             _log.error("what lies in the list's place is no list of ours; it is replaced", error=str(error))
             self._next_update = 0.0
             return False
-        self._stream = self._stream.after(seq=issue.seq, digest=digest_of(text))
+        self._stream = self._stream.after(seq=issue.seq, digest=digest)
         self._next_update = issue.next_update
         return issue.stream == self._stream.name
+
+    def _read(self, placed: Placed) -> tuple[SignedList, str]:
+        """Return the list and its digest; a long one takes seconds, in which the event loop has to go on."""
+        text = placed.body.decode("ascii", "replace").strip()
+        issue = read_signed_list(
+            text, issuer=self._stream.issuer, find=self._keys.find, max_entries=self._feed.max_entries
+        )
+        return issue, digest_of(text)
 
     async def _publish(self) -> Turn:
         publication = self._feed.publication
@@ -258,10 +263,11 @@ class Publisher:
         body = text.encode("ascii")
         if len(body) > max_signed_bytes(self._feed.max_entries):
             raise ShelfUnavailable(f"the list has {len(body)} bytes, more than a reader takes")
+        digest = await asyncio.to_thread(digest_of, text)
         version = await asyncio.to_thread(self._shelf.write, body, replaces=self._version)
-        self.current, self._version = Placed(body, version), version
+        self.current, self._version = await asyncio.to_thread(Placed, body, version), version
         self._changed_at, self._is_ours, self._next_update = self._clock.monotonic(), True, issue.next_update
-        self._stream = self._stream.after(seq=issue.seq, digest=digest_of(text))
+        self._stream = self._stream.after(seq=issue.seq, digest=digest)
 
     def _content(self, publication: Publication) -> ListDocument:
         feed = self._feed
