@@ -303,7 +303,7 @@ class TokenValidator:
         Raises:
             UnknownKey: The key is not held, and was not asked for.
         """
-        return self._judge(token, NO_SCOPE, None, confirmation)
+        return self._judge_and_count(token, NO_SCOPE, None, confirmation)
 
     async def avalidate(
         self,

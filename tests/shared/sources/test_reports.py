@@ -10,6 +10,7 @@ from tokenry.errors import InvalidToken, TokenFetchError
 from tokenry.http.fetch import Failure, FetchFailed, Response
 from tokenry.jose import jws
 from tokenry.jose.encoding import b64url_encode, parse_json_object
+from tokenry.protect import Protection, Refused
 from tokenry.revocation.entries import Kind
 from tokenry.revocation.judged import JudgedToken
 from tokenry.revocation.rules import Hit
@@ -244,15 +245,17 @@ def test_the_validator_counts_a_refusal_once_for_each_answer(issuer, clock, desk
     good, bad = issuer.token(), issuer.token()
     issuer.revoke(bad)
     source._poller.step()
-    for judge in (validator.validate, validator.validate_waiting):
+    for judge in (validator.validate, validator.validate_waiting, validator.validate_at_once):
         judge(good)
         with pytest.raises(InvalidToken):
             judge(bad)
-    with pytest.raises(InvalidToken):
-        validator.validate_at_once(bad)  # is followed by one of the others, which counts
+    protection = Protection(validator=validator)  # what the middlewares ask
+    for admit in (protection.admit, protection.admit_at_once):
+        with pytest.raises(Refused):
+            admit([f"Bearer {bad}"])
     source._reports.step()
     (counts,) = [body["refusals"] for body in desk.bodies]
-    assert list(counts.values()) == [2]
+    assert list(counts.values()) == [5]
 
 
 # --- as whom ---
