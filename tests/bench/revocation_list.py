@@ -132,6 +132,8 @@ def measure(entries: int, rules: int) -> None:
     timed("write the binary form", lambda: format_binary_list(document_of(held, cursor="c")))
     timed("drop what is over (a tenth)", lambda: held.compact(now=UNTIL + 100))
     timed("load the same again and merge it", lambda: parse_binary_list(body).onto(held, now=NOW))
+    other = written(entries)
+    timed("load as many others and merge them", lambda: parse_binary_list(other).onto(held, now=NOW))
     document = ListDocument(
         cursor="c", epoch=1, salts=SALTS, max_token_lifetime=LIFETIME, entries=tuple(fresh(100_000))
     )
