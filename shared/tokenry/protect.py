@@ -167,8 +167,11 @@ def mark_of(handler: object) -> Access | None:
 
 def access_of(handler: object, method: str | None = None) -> Access:
     """Return what *handler* asks for: a function, or a class with a function for each HTTP *method*."""
-    own = getattr(handler, method.lower(), None) if method is not None and isinstance(handler, type) else None
-    return mark_of(own) or mark_of(handler) or ANY_TOKEN
+    if method is not None and isinstance(handler, type):
+        own = mark_of(getattr(handler, method.lower(), None))
+        if own is not None:
+            return own
+    return mark_of(handler) or ANY_TOKEN
 
 
 class PublicPaths:

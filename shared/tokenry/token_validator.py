@@ -291,7 +291,7 @@ class TokenValidator:
             ValidatorNotReady: It cannot be told (503).
         """
         try:
-            return self._judge_and_count(token, _scope(scope), audience, confirmation)
+            return self._judge(token, _scope(scope), audience, confirmation)
         except UnknownKey as unknown:
             self._keys.request_refetch(unknown.issuer)
             raise
@@ -303,7 +303,7 @@ class TokenValidator:
         Raises:
             UnknownKey: The key is not held, and was not asked for.
         """
-        return self._judge_and_count(token, NO_SCOPE, None, confirmation)
+        return self._judge(token, NO_SCOPE, None, confirmation)
 
     async def avalidate(
         self,
@@ -316,11 +316,11 @@ class TokenValidator:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for asyncio)."""
         required = _scope(scope)
         try:
-            return self._judge_and_count(token, required, audience, confirmation)
+            return self._judge(token, required, audience, confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         await self._keys.arefetch(issuer)
-        return self._judge_and_count(token, required, audience, confirmation)
+        return self._judge(token, required, audience, confirmation)
 
     def validate_waiting(
         self,
@@ -333,26 +333,16 @@ class TokenValidator:
         """Do as `validate` does, but wait, at most a second, for a key that is not held (for threads)."""
         required = _scope(scope)
         try:
-            return self._judge_and_count(token, required, audience, confirmation)
+            return self._judge(token, required, audience, confirmation)
         except UnknownKey as unknown:
             issuer = unknown.issuer
         self._keys.refetch(issuer)
-        return self._judge_and_count(token, required, audience, confirmation)
-
-    def _judge_and_count(
-        self, token: str, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
-    ) -> TokenInfo:
-        """Judge, and count a refusal for the report on the revocation that it is due to."""
-        try:
-            return self._judge(token, scope, audience, confirmation)
-        except RevokedToken as revoked:
-            if self._count_refusal is not None:
-                self._count_refusal(revoked.hit)
-            raise
+        return self._judge(token, required, audience, confirmation)
 
     def _judge(
         self, token: str, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
     ) -> TokenInfo:
+        """Judge, and count a refusal for the report on the revocation that it is due to."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         keys, revocations = self._keys.snapshot(), self._revocations.snapshot()
         held, age = None, 0.0
@@ -363,16 +353,21 @@ class TokenValidator:
                 age = self._judged_age(age)
             if self._lifetime_of_list and held.max_token_lifetime > self._lifetime:
                 self._follow(held.max_token_lifetime)
-        return self._validator.validate(
-            token,
-            now=now,
-            keys=keys.value if keys is not None else None,
-            revocations=held,
-            list_age=age,
-            scope=scope,
-            audience=audience,
-            confirmation=confirmation,
-        )
+        try:
+            return self._validator.validate(
+                token,
+                now=now,
+                keys=keys.value if keys is not None else None,
+                revocations=held,
+                list_age=age,
+                scope=scope,
+                audience=audience,
+                confirmation=confirmation,
+            )
+        except RevokedToken as revoked:
+            if self._count_refusal is not None:
+                self._count_refusal(revoked.hit)
+            raise
 
     def _judged_age(self, age: float) -> float:
         """Return *age*, or the refuse limit where an extension lets lists grow older than that."""
