@@ -61,6 +61,9 @@ class Delay:
     of_failure: float = 0.0
 
 
+_NONE = Delay()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptLimits:
     """
@@ -117,6 +120,8 @@ class Attempts:
         wait = max(self._pairs.wait((subject, address), now=now), self._addresses.wait(address, now=now))
         if wait > 0:
             raise TooManyFailures(retry_after=math.ceil(wait))
+        if subject not in self._subjects:  # nearly all
+            return _NONE
         excess = self._subjects.level(subject, now=now) - self._free
         seconds = min(MAX_DELAY, max(0.0, excess / self._free * MAX_DELAY))
         if self._known(subject, address, now=now):
@@ -169,7 +174,9 @@ class _Buckets(OrderedDict[_Key, tuple[float, float]]):
 
     def wait(self, key: _Key, *, now: float) -> float:
         """Return the seconds until one more failure fits in."""
-        return max(0.0, (self.level(key, now=now) + 1 - self._limit) * self._recovery) if key in self else 0.0
+        if key not in self:
+            return 0.0
+        return max(0.0, (self.level(key, now=now) + 1 - self._limit) * self._recovery)
 
     def fill(self, key: _Key, weight: float, *, now: float) -> None:
         self[key] = (min(float(self._limit), self.level(key, now=now) + weight), now)

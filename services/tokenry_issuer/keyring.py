@@ -127,6 +127,7 @@ class Keyring:
             keep=keep,
         )
         self._from_snapshot = False
+        self._has_remote = False
 
     async def refresh(self, source: ObjectStore | None = None) -> None:
         """
@@ -155,6 +156,7 @@ class Keyring:
         # A kid is a thumbprint: with other times it is the same key still, and has proven itself.
         known = {kid for kid, key in keys.items() if kid in before and before[kid].remote == key.remote}
         self._keys = keys
+        self._has_remote = any(key.remote for key in keys.values())
         self._others = {kid: key for kid, key in self._mirror.values.items() if isinstance(key, PublishedKey)}
         self._schedule = KeySchedule(tuple(key.times for key in keys.values()), self._announce)
         self._published = self._published_lists = None
@@ -236,7 +238,7 @@ class Keyring:
     @property
     def has_remote(self) -> bool:
         """Tell whether a signature may have to be waited for: a key is held by a key management service."""
-        return any(key.remote for key in self._keys.values())
+        return self._has_remote
 
     def obey(self, revocations: RevocationList) -> None:
         """Stop using the keys that *revocations* names; cheap when nothing changed since the last call."""

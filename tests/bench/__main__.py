@@ -275,6 +275,7 @@ class Bench:
         issuer = deployment._running["issuer"], deployment.url("issuer", "").removeprefix("http://")
         size = self.answered_bytes(issuer, requests)
         self.add("bare aiohttp, bytes of token", self.reference("aiohttp", size), requests)
+        self.add("bare aiohttp and two bare signs, bytes of token", self.reference("signing", size), requests)
         self.add("token", issuer, requests)
         body = {**form, "client_id": person["client_id"], "client_secret": person["client_secret"]}
         self.add("token, client_secret_post", issuer, self.written("token-post", [post("/oauth2/token", body, None)]))

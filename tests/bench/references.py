@@ -18,7 +18,7 @@ import httptools
 import uvloop
 from aiohttp import web
 
-from tests.bench.in_process import bare_verify
+from tests.bench.in_process import bare_sign, bare_verify
 from tests.support.access_tokens import token
 from tokenry.aiohttp import TOKEN, auth_middleware
 from tokenry.token_validator import TokenValidator
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-def bare(size: int, *, verify: Callable[[], object] = lambda: None) -> web.Application:
+def bare(size: int, *, work: Callable[[], object] = lambda: None) -> web.Application:
     body = b"x" * size
 
     async def handler(request: web.Request) -> web.Response:
-        verify()
+        work()
         if request.method == "POST":
             await request.read()
         return web.Response(body=body, content_type="application/json")
@@ -101,7 +101,10 @@ def main() -> None:
         case "aiohttp":
             running = serve(bare(int(last)), port)
         case "verifying":
-            running = serve(bare(int(last), verify=bare_verify(token())), port)
+            running = serve(bare(int(last), work=bare_verify(token())), port)
+        case "signing":
+            sign = bare_sign(token())
+            running = serve(bare(int(last), work=lambda: (sign(), sign())), port)
         case "protocol":
             running = serve_protocol(int(last), port)
         case "service":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 import sys
 import threading
@@ -215,14 +214,19 @@ class _ShortWay:
         self._writer.write(text)
         return True
 
-    def write_repeated(self, repeated: RepeatedRecord, changing: Mapping[str, object]) -> bool:
-        """Write the line of *repeated* with what is *changing*, or tell that it has to go the long way."""
+    def write_repeated(self, repeated: RepeatedRecord, text: str) -> bool:
+        """
+        Write the line of *repeated*, or tell that it has to go the long way.
+
+        Args:
+            repeated: What it has in common with others.
+            text: Its other members as JSON, each behind a comma.
+        """
         if repeated.made_by is not self:
             steady = self._encode({**self._fixed, **repeated.members, "event": repeated.event, "level": "info"})
             repeated.made_by, repeated.text = self, "" if _is_suspicious(steady) else steady.removesuffix("}")
         if not repeated.text:
             return False
-        text = "".join([f',"{name}":{self._scalar(value)}' for name, value in changing.items()])
         request_id = current_request_id.get()
         if request_id is not None:
             text = f'{text},"request_id":{_quoted(request_id)}'
@@ -233,13 +237,6 @@ class _ShortWay:
             return False
         self._writer.write(f'{repeated.text}{text},"ts":"{self._timestamp()}"}}')
         return True
-
-    def _scalar(self, value: object) -> str:
-        if isinstance(value, str):
-            return _quoted(value)
-        if type(value) is int or (type(value) is float and math.isfinite(value)):
-            return repr(value)
-        return self._encode(value)
 
     def _timestamp(self) -> str:
         """Return the time in the form of `TimeStamper`."""
@@ -304,8 +301,20 @@ class RepeatedRecord:
     def write(self, changing: Mapping[str, object]) -> None:
         """Log the event, as `record` does, with what is *changing* besides: texts, numbers, None, lists of those."""
         short = _short_way
-        if short is None or not short.open or not short.write_repeated(self, changing):
-            _plain.info(self.event, **self.members, **changing)
+        if short is not None and short.open:
+            text = "".join([f',"{name}":{_as_json(value)}' for name, value in changing.items()])
+            if short.write_repeated(self, text):
+                return
+        _plain.info(self.event, **self.members, **changing)
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    return repr(value) if type(value) is int else _encode(value)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 MAX_ROUTES: Final = 1000  # routes are templates, methods and statuses are few: no service comes near
@@ -328,6 +337,12 @@ def record_request(*, method: str, route: str, status: int, seconds: float, clie
         request = RepeatedRecord("request", {"method": method, "route": route, "status": status})
         if len(_requests) < MAX_ROUTES:
             _requests[method, route, status] = request
+    short = _short_way
+    if short is not None and short.open:
+        # Of the two ways to round, this one takes a third of the time; they give the same number.
+        text = f',"seconds":{seconds:.6f},"client_address":{_quoted(client_address)}'
+        if short.write_repeated(request, text):
+            return
     request.write({"seconds": round(seconds, 6), "client_address": client_address})
 
 
