@@ -9,6 +9,7 @@ from tokenry.serving.health import Finding, Health, degraded, failed, ok
 from tokenry.serving.metrics import Metrics
 from tokenry.serving.quick import QUICK
 from tokenry.serving.rate_limit import TokenBuckets
+from tokenry.serving.turns import Turns
 from tokenry_tokeninfo.callers import ClientExchange
 from tokenry_tokeninfo.handlers import Handlers, add_list_stamp
 from tokenry_tokeninfo.measures import Measures
@@ -74,7 +75,7 @@ def create_app(
     health.add("keys", keys_check(keys, clock))
     health.add("revocations", revocations_check(revocations, clock, settings, extension))
     measures = Measures(metrics, clock=clock, keys=keys, revocations=revocations)
-    stamps = Stamps(clock, revocations)
+    stamps, turns = Stamps(clock, revocations), Turns()
     handlers = Handlers(
         issuer=settings.issuer_identifier,
         clock=clock,
@@ -82,6 +83,7 @@ def create_app(
         keys=keys,
         stamps=stamps,
         measures=measures,
+        turns=turns,
         exchange=ClientExchange(
             token_url=settings.token_endpoint,
             calls=calls,
@@ -105,6 +107,7 @@ def create_app(
             metrics=metrics,
             measures=measures,
             health=health,
+            turns=turns,
             trusted_proxies=settings.trusted_proxies,
             knows_opaque=settings.upstream_url is not None,
         )

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from tokenry.clock import Clock
     from tokenry.jose.jwks import KeySet
     from tokenry.serving.rate_limit import TokenBuckets
+    from tokenry.serving.turns import Turns
     from tokenry.validation.snapshots import SnapshotSource
     from tokenry.validation.validator import Confirmation
     from tokenry_tokeninfo.callers import ClientExchange
@@ -88,6 +89,7 @@ class Handlers:
         keys: SnapshotSource[KeySet],
         stamps: Stamps,
         measures: Measures,
+        turns: Turns,
         exchange: ClientExchange,
         introspection_limit: TokenBuckets,
         introspection_audiences: Mapping[str, frozenset[str]],
@@ -105,6 +107,7 @@ class Handlers:
         self._keys = keys
         self._stamps = stamps
         self._measures = measures
+        self._turns = turns
         self._exchange = exchange
         self._introspection_limit = introspection_limit
         self._introspection_audiences = introspection_audiences
@@ -306,6 +309,8 @@ class Handlers:
     async def _validate(
         self, token: str, *, audience: str | None, confirmation: str | Confirmation | None, scope: Scope = NO_SCOPE
     ) -> TokenInfo:
+        if not self._validation.remembers(token):
+            await self._turns.come()  # a signature is to be verified: those that are known go first
         began = self._clock.monotonic()
         try:
             info = await self._validation.avalidate(token, scope=scope, audience=audience, confirmation=confirmation)

@@ -31,6 +31,10 @@ class Validation(Protocol):
         """
         ...
 
+    def remembers(self, token: str) -> bool:
+        """Tell whether *token* need not be verified any more: judging it takes microseconds."""
+        ...
+
     async def avalidate(
         self,
         token: str,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tokenry.errors import InvalidToken, Reason, TokenryError, UnknownKey
 from tokenry.revocation.stamps import LIST_HEADER
-from tokenry.serving.access_log import record, record_request
+from tokenry.serving.access_log import RepeatedRecord, record_request
 from tokenry.serving.addresses import caller_address
 from tokenry.serving.application import request_id_of, request_ids
 from tokenry.serving.keys import current_request_id
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tokenry.serving.addresses import Network
     from tokenry.serving.health import Health
     from tokenry.serving.metrics import Metrics
+    from tokenry.serving.turns import Turns
     from tokenry_tokeninfo.measures import Measures
     from tokenry_tokeninfo.ports import Validation
     from tokenry_tokeninfo.stamps import Stamps
@@ -72,6 +73,10 @@ _REFUSED_END = (
 ).encode("ascii") + INVALID_TOKEN_BODY
 _JSON = b"\r\nContent-Type: application/json"
 _NO_BODY = b"\r\nContent-Length: 0\r\n\r\n"
+
+
+_REFUSALS = {reason: RepeatedRecord(TOKEN_REFUSED, {"reason": str(reason)}) for reason in Reason}
+_NOTHING: dict[str, object] = {}
 
 
 class _Finished:
@@ -96,6 +101,7 @@ class Quick:
         metrics: Metrics,
         measures: Measures,
         health: Health,
+        turns: Turns,
         trusted_proxies: Sequence[Network] = (),
         knows_opaque: bool = False,
         remembered: int = FINISHED,
@@ -110,6 +116,7 @@ class Quick:
             metrics: Where requests are counted.
             measures: Where validations are counted.
             health: Tells whether the service is draining: then connections are to be closed, the ordinary way.
+            turns: In which tokens that are not known are judged, a few at a time.
             trusted_proxies: Networks of proxies that are believed whom they speak for.
             knows_opaque: Whether what is no JWT is asked about elsewhere.
             remembered: Tokens whose answers are kept at most.
@@ -119,6 +126,7 @@ class Quick:
         self._stamps = stamps
         self._measures = measures
         self._health = health
+        self._turns = turns
         self._trusted_proxies = trusted_proxies
         self._knows_opaque = knows_opaque
         self._finished: SecondSight[_Finished] = SecondSight(remembered)
@@ -131,8 +139,14 @@ class Quick:
         self._shared: tuple[str, bytes] = ("", b"")
 
     def __call__(
-        self, method: str, path: str, headers: CIMultiDictProxy[str], transport: asyncio.Transport
-    ) -> bytes | None:
+        self,
+        method: str,
+        path: str,
+        headers: CIMultiDictProxy[str],
+        transport: asyncio.Transport,
+        *,
+        waited: bool = False,
+    ) -> bytes | Turns | None:
         """Return the answer to a token that needs no waiting, or None; see `QuickAnswers`."""
         began = self._clock.monotonic()
         policy: AuthPolicy | None = None
@@ -151,7 +165,10 @@ class Quick:
         if not shared:
             return None
         token = values[0][len(_SCHEME) :]
-        found = self._judged(token, policy, began=began)
+        finished = self._finished.get(token)
+        if finished is None and not waited and not self._turns.take():
+            return self._turns  # a signature is to be verified: those that are known go first
+        found = self._judged(token, finished, policy, began=began)
         if found is None:
             return None
         request_id = request_id_of(headers, self._new_request_id)
@@ -178,7 +195,7 @@ class Quick:
     ) -> None:
         reset = current_request_id.set(request_id)
         try:
-            record(TOKEN_REFUSED, {"reason": str(refused.reason)})
+            _REFUSALS[refused.reason].write(_NOTHING)
             record_request(
                 method=method,
                 route=route,
@@ -201,7 +218,9 @@ class Quick:
             pass  # the ordinary way raises the alarm
         return None
 
-    def _judged(self, token: str, policy: AuthPolicy | None, *, began: float) -> _Finished | InvalidToken | None:
+    def _judged(
+        self, token: str, finished: _Finished | None, policy: AuthPolicy | None, *, began: float
+    ) -> _Finished | InvalidToken | None:
         """Return the answers to *token* if it has what *policy* asks for, what is wrong with it, or None."""
         try:
             info = self._validation.validate(token, audience=None if policy is None else policy.audience)
@@ -219,7 +238,6 @@ class Quick:
         except TokenryError:
             return None
         self._measures.validated(self._clock.monotonic() - began)
-        finished = self._finished.get(token)
         if finished is None or finished.info is not info:
             finished = _Finished(info)
             self._finished.admit(token, finished)

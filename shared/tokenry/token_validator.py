@@ -296,6 +296,10 @@ class TokenValidator:
             self._keys.request_refetch(unknown.issuer)
             raise
 
+    def remembers(self, token: str) -> bool:
+        """Tell whether the signature of *token* was verified and is remembered; says nothing of whether it is good."""
+        return self._validator.remembers(token)
+
     def validate_at_once(self, token: str, confirmation: str | Shown | Confirmation | None = None) -> TokenInfo:
         """
         Do as `validate` does, without a word about a key that is not held: for who then calls `avalidate`.

@@ -43,6 +43,7 @@ CONNECTIONS = 8  # enough that the server never waits, few enough that queueing 
 DISTINCT = "different"
 STEADY_RATE = 2_000  # requests a second: what one process does without being busy
 FLOOD_RATE = 100_000 / 60
+OVERRUN_RATE, OVERRUN_CONNECTIONS, OVERRUN_GOOD = 100_000, 100, 500
 FLOOD_TOKENS = 50_000  # that come round again only after half a minute
 WARM_UP = 10_000  # so that each of 1,000 tokens was seen three times by each of two processes
 
@@ -253,6 +254,10 @@ class Bench:
         }
         name = f"tokeninfo, {STEADY_RATE:,} a second, and 100,000 bad tokens a minute"
         self.add(name, info, requests, rate=STEADY_RATE, beside=flood)
+        # As many bad tokens as a hundred connections get rid of: more than one process can judge.
+        overrun = flood | {"rate": OVERRUN_RATE, "connections": OVERRUN_CONNECTIONS}
+        name = f"tokeninfo, {OVERRUN_GOOD:,} a second, and {OVERRUN_CONNECTIONS} connections with bad tokens"
+        self.add(name, info, requests, rate=OVERRUN_GOOD, beside=overrun)
 
     def prepare_service(self, tokens: list[str]) -> None:
         requests = self.written("orders", (get("/orders", token) for token in tokens))

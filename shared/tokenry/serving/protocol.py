@@ -26,6 +26,8 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from tokenry.serving.turns import Turns
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -39,6 +41,7 @@ MAX_HEADERS = 100
 _SWITCHING = 101
 _PROGRESS_BYTES = 65_536  # to be taken within `send_seconds` by whoever wants to go on: 1 kB/s
 _QUICK_FORM_BYTES = 16_384  # of a form that is answered at once; a larger one goes the ordinary way
+_KEPT_BYTES = 65_536  # behind a request that waits for its turn, before no more is read
 _SMALL_BYTES = 16_384  # of an answer that fits into what a transport takes without being told to wait (64 KiB)
 
 _log = structlog.get_logger("tokenry.serving.protocol")
@@ -114,9 +117,17 @@ def refusal(status: int, headers: dict[str, str] | None = None) -> web.Response:
 
 
 class _AnsweringParser:
-    """aiohttp's parser, without the requests that the connection has answered already."""
+    """
+    aiohttp's parser, without the requests that the connection has answered already.
 
-    __slots__ = ("_answer", "_look_again", "_parser")
+    Where one of them waits for its turn, it and what comes behind it are held back here, in their order.
+
+    Attributes:
+        waits: Whether the first request held back waits for its turn.
+        kept: Bytes that came meanwhile.
+    """
+
+    __slots__ = ("_answer", "_held", "_look_again", "_parser", "kept", "waits")
 
     def __init__(
         self,
@@ -127,6 +138,13 @@ class _AnsweringParser:
         self._parser = parser
         self._answer = answer
         self._look_again = look_again
+        self._held: Sequence[Any] = ()
+        self.waits = False
+        self.kept = b""
+
+    def hold(self, messages: Sequence[Any]) -> None:
+        """Hold *messages* back, of which the first waits for its turn, until `waits` is false and more is fed."""
+        self._held, self.waits = messages, True
 
     def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
         """
@@ -135,15 +153,29 @@ class _AnsweringParser:
         The parser stops after some requests until it hears that one was taken, and keeps the bytes of the rest. What is
         answered here makes room, so the rest is asked for: at once, or where requests remain, when those are done.
         """
-        messages, upgraded, tail = self._parser.feed_data(data)
+        if data or self.kept:
+            self.kept += data
+        if self.waits:
+            return (), False, b""
+        messages, upgraded, tail = self._held, False, b""
+        self._held = ()
+        if not messages:
+            messages, upgraded, tail = self._feed()
         while messages and not upgraded:
             rest = self._answer(messages)
+            if self.waits:
+                return (), False, b""
             if rest:
-                if len(rest) < len(messages):
+                if len(rest) < len(messages) or self.kept:
                     self._look_again()
                 return rest, upgraded, tail
-            messages, upgraded, tail = self._parser.feed_data(b"")
+            messages, upgraded, tail = self._feed()
         return messages, upgraded, tail
+
+    def _feed(self) -> tuple[Sequence[Any], bool, bytes]:
+        data, self.kept = self.kept, b""
+        fed: tuple[Sequence[Any], bool, bytes] = self._parser.feed_data(data)
+        return fed
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever else aiohttp wants of its parser
         return getattr(self._parser, name)
@@ -194,6 +226,7 @@ class Connection(web.RequestHandler):
         self._answered = False
         self._ordinary_answers = 0
         self._stays_open = True
+        self._its_turn = False
         if quick is not None or forms is not None:
             self._parser: Any = _AnsweringParser(self._parser, self._answer_at_once, self._look_again)
 
@@ -218,6 +251,8 @@ class Connection(web.RequestHandler):
         seen = self._request_count
         self._answered = False
         super().data_received(data)
+        if self._is_waiting() and len(self._parser.kept) > _KEPT_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
         if self._answered or self._request_count > seen:
             self._stop_waiting()
         elif idle:
@@ -249,6 +284,11 @@ class Connection(web.RequestHandler):
                     _log.error("quick answer failed", kind=type(error).__name__)
             if answer is None:
                 return messages[number:]
+            if isinstance(answer, Turns):
+                self._parser.hold(messages[number:])
+                answer.wait(self._go_on)
+                self._answered = True  # its head is there
+                return ()
             transport.write(answer)
             self._parser.message_consumed()
             self._answered = True
@@ -262,11 +302,18 @@ class Connection(web.RequestHandler):
         transport: asyncio.Transport,
         *,
         alone: bool,
-    ) -> bytes | None:
-        """Return what is to be written, or None; a form only if all of it is there and no other request waits."""
+    ) -> bytes | Turns | None:
+        """
+        Return what is to be written, or what is to be waited for, or None.
+
+        A form only if all of it is there and no other request waits.
+        """
         if payload is EMPTY_PAYLOAD:
-            quick = self._quick
-            return None if quick is None else quick(message.method, message.path, message.headers, transport)
+            quick, waited = self._quick, self._its_turn
+            if quick is None:
+                return None
+            self._its_turn = False
+            return quick(message.method, message.path, message.headers, transport, waited=waited)
         forms = self._forms
         if (
             forms is None
@@ -279,6 +326,27 @@ class Connection(web.RequestHandler):
             return None
         # Looked at, not taken: whoever goes the ordinary way reads it there.
         return forms(message.path, message.headers, b"".join(payload._buffer), transport)  # noqa: SLF001
+
+    def _is_waiting(self) -> bool:
+        """Tell whether a request waits for its turn."""
+        parser = self._parser
+        return isinstance(parser, _AnsweringParser) and parser.waits
+
+    def _go_on(self) -> None:
+        """Answer the request that has waited, and what came behind it."""
+        if not self._is_waiting():
+            return  # the connection is over
+        self._parser.waits, self._its_turn = False, True
+        self.data_received(b"")
+        self._its_turn = False
+        if self._buffer_paused and not self._messages and not self._is_waiting():
+            self._resume_reading_if_drained()
+
+    def close(self) -> None:
+        """Answer what waits for its turn, and close once nothing is under way (when the service ends)."""
+        while self._is_waiting():
+            self._go_on()
+        super().close()
 
     def _look_again(self) -> None:
         """See to it that the parser is asked for what it has kept, once its requests are done."""

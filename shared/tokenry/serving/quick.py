@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from tokenry.serving.turns import Turns
+
 
 class QuickAnswers(Protocol):
     """What can be answered at once."""
 
     def __call__(
-        self, method: str, path: str, headers: CIMultiDictProxy[str], transport: asyncio.Transport
-    ) -> bytes | None:
+        self,
+        method: str,
+        path: str,
+        headers: CIMultiDictProxy[str],
+        transport: asyncio.Transport,
+        *,
+        waited: bool = False,
+    ) -> bytes | Turns | None:
         """
         Return the whole answer to a request of HTTP/1.1 without a body on a connection that stays open, or None.
 
@@ -34,6 +42,10 @@ class QuickAnswers(Protocol):
             path: The request target as received, with its query.
             headers: The header fields.
             transport: The connection, for the caller's address.
+            waited: Whether the request has waited for its turn.
+
+        Returns:
+            Or, unless it has waited, the turns in which it is to wait: its answer takes long.
         """
         ...
 

@@ -161,6 +161,10 @@ class Validator:
             raise InsufficientScope(scope - info.scope)
         return info
 
+    def remembers(self, token: str) -> bool:
+        """Tell whether the verification of *token* is remembered; it is judged at each use all the same."""
+        return self._verified.get(token) is not None
+
     def _verify(self, token: str, keys: KeySet | None) -> VerifiedToken:
         """
         Steps 1 to 5.

@@ -204,4 +204,4 @@ CALLER = Caller()
 def answered_at_once(service, access_token, *, path="/oauth2/tokeninfo", method="GET", **headers):
     """Return what the connection would write, or None for what goes the ordinary way."""
     fields = CIMultiDict(bearer(access_token) | headers)
-    return service.app[QUICK](method, path, CIMultiDictProxy(fields), CALLER)
+    return service.app[QUICK](method, path, CIMultiDictProxy(fields), CALLER, waited=True)

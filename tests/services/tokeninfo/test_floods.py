@@ -1,9 +1,12 @@
 """What comes in masses costs little and leaves nothing behind: counted, never timed."""
 
+import asyncio
 import random
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from tests.services.tokeninfo.conftest import CALLER, bearer
 from tests.services.tokeninfo.conftest import answered_at_once as at_once
 from tests.support.access_tokens import ISSUER, KEY, KEYS, NOW, claims, header, token
 from tests.support.hostile_tokens import BASE64URL, HOSTILE
@@ -11,6 +14,7 @@ from tokenry.errors import UnknownKey
 from tokenry.http.fetch import Failure, FetchFailed, Response
 from tokenry.jose.encoding import b64url_encode, dump_json
 from tokenry.serving.quick import QUICK
+from tokenry.serving.turns import PER_TURN, Turns
 from tokenry.sources.key_conversation import COOLDOWN_SECONDS
 from tokenry.sources.keys import KeySource
 from tokenry.testing.clock import FakeClock
@@ -156,3 +160,34 @@ async def test_V14_random_kids_cause_one_fetch_in_a_cooldown(clock):
             source._poller.step()
         assert script.asked == before + 1
         clock.advance(seconds=COOLDOWN_SECONDS)
+
+
+async def test_known_tokens_are_answered_before_many_new_ones(service):
+    """A few new ones in a turn of the event loop; the others wait, and those that are known do not wait for them."""
+    known = token()
+    for _ in range(3):
+        at_once(service, known)
+    ask = service.app[QUICK]
+
+    def asked(access_token, **how):
+        return ask("GET", "/oauth2/tokeninfo", CIMultiDictProxy(CIMultiDict(bearer(access_token))), CALLER, **how)
+
+    await asyncio.sleep(0)
+    new = [changed(known, number) for number in range(50)]
+    found = [asked(each) for each in new]
+    begun = [each for each in found if isinstance(each, bytes)]
+    assert 0 < len(begun) <= PER_TURN
+    assert all(isinstance(each, Turns) for each in found[len(begun) :])
+    assert asked(known).startswith(b"HTTP/1.1 200 ")
+    assert asked(new[-1], waited=True).startswith(b"HTTP/1.1 401 ")
+    await asyncio.sleep(0)
+    assert isinstance(asked(new[-1]), bytes), "the next turn takes new ones again"
+
+
+async def test_of_many_new_tokens_on_many_connections_each_gets_its_answer(service):
+    """By both ways: a POST is never answered at once."""
+    good = [token(jti=f"many-{number}") for number in range(20)]
+    asked = [(each, 200) for each in good] + [(changed(each, number), 401) for number, each in enumerate(good)]
+    for method in ("GET", "POST"):
+        answers = [service.ask(method, "/oauth2/tokeninfo", headers=bearer(each)) for each, _ in asked]
+        assert [each.status for each in await asyncio.gather(*answers)] == [status for _, status in asked]
