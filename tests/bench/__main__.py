@@ -355,6 +355,13 @@ def in_process(sizes: Iterable[int]) -> dict[str, float]:
     return dict(json.loads(done.stdout))
 
 
+def middleware() -> dict[str, float]:
+    """Measure what the middleware adds, in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.middleware"]
+    done = subprocess.run(command, cwd=ROOT, env=base_environment(), capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
 def registry(sizes: Iterable[tuple[str, int]]) -> dict[str, dict[str, float]]:
     """Measure the issuer's registry of many clients, each size in a process of its own."""
     found = {}
@@ -402,7 +409,7 @@ def main() -> None:
     size = QUICK if options.quick or os.environ.get("BENCH_QUICK") == "1" else FULL
     found: dict[str, Any] = {"machine": machine(), "quick": size is QUICK}
     if not options.only:
-        found["validation"] = in_process(size.revocations)
+        found["validation"] = in_process(size.revocations) | middleware()
     if not options.only or "registry" in options.only:
         found["registry"] = registry(size.registry)
     with tempfile.TemporaryDirectory() as folder:
