@@ -302,7 +302,11 @@ class Browser:
                 return json.load(answer)["value"]
         except HTTPError as error:
             said = error.read().decode(errors="replace")[:2000]
-            raise (StaleElement if "stale element" in said else WebDriverError)(said) from None
+            raise (StaleElement if any(words in said for words in _GONE) else WebDriverError)(said) from None
+
+
+# The driver's own words for an element of a page that has gone, and the browser's, in the moment of the change.
+_GONE = ("stale element", "does not belong to the document")
 
 
 __all__ = ["FLAGS", "Browser", "NoPackage", "Programs", "StaleElement", "WebDriverError", "programs"]
