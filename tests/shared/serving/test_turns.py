@@ -125,7 +125,16 @@ async def served(answers, **limits):
         app.router.add_get(path, ordinary)
     async with serve(app, ["127.0.0.1:0"], finish_seconds=2) as server:
         host, port = server.addresses[0].rsplit(":", 1)
-        yield lambda: asyncio.open_connection(host, int(port))
+        writers = []
+
+        async def connect():
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writers.append(writer)
+            return reader, writer
+
+        yield connect
+    for writer in writers:
+        writer.close()
 
 
 def request(path):
@@ -232,7 +241,7 @@ async def test_a_caller_that_sends_on_while_it_waits_is_not_read_without_end():
 
 
 def waiting():
-    return [each for each in gc.get_objects() if isinstance(each, Connection) and each._is_waiting()]
+    return [each for each in gc.get_objects() if type(each) is Connection and each._is_waiting()]
 
 
 async def test_a_head_that_has_come_is_not_waited_for_any_more():
