@@ -246,11 +246,11 @@ def waiting():
 
 async def test_a_head_that_has_come_is_not_waited_for_any_more():
     answers = Answers()
-    async with served(answers, head_deadline=0.2) as connect:
+    async with served(answers, head_deadline=2) as connect:
         reader, writer = await connect()
         writer.write(request("/new"))
         await until(lambda: len(answers.turns) == 1)
-        await asyncio.sleep(0.4)  # beyond the deadline of a head
+        await asyncio.sleep(2.3)  # beyond the deadline of a head
         answers.turns.next()
         assert await answer(reader) == "/new"
         writer.close()
