@@ -187,8 +187,6 @@ class _ShortWay:
         self._processors = processors
         self._renderer = processors[-1]
         self._writer = writer
-        # Without white space, so that a space in the line is one of a text.
-        self._encode = json.JSONEncoder(default=_as_text, separators=(",", ":")).encode
         self._second, self._until_second = -1, ""
 
     @property
@@ -208,7 +206,7 @@ class _ShortWay:
             line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
         line["level"] = "info"
         line["ts"] = self._timestamp()
-        text = self._encode(line)
+        text = _encode(line)
         if _is_suspicious(text):
             return False
         self._writer.write(text)
@@ -223,7 +221,7 @@ class _ShortWay:
             text: Its other members as JSON, each behind a comma.
         """
         if repeated.made_by is not self:
-            steady = self._encode({**self._fixed, **repeated.members, "event": repeated.event, "level": "info"})
+            steady = _encode({**self._fixed, **repeated.members, "event": repeated.event, "level": "info"})
             repeated.made_by, repeated.text = self, "" if _is_suspicious(steady) else steady.removesuffix("}")
         if not repeated.text:
             return False
@@ -312,9 +310,6 @@ def _as_json(value: object) -> str:
     if isinstance(value, str):
         return _quoted(value)
     return repr(value) if type(value) is int else _encode(value)
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 MAX_ROUTES: Final = 1000  # routes are templates, methods and statuses are few: no service comes near
@@ -441,3 +436,7 @@ def _renderer(log_format: str) -> Processor:
 
 def _as_text(value: Any) -> str:  # noqa: ANN401 -- whatever JSON has no form for
     return redact_text(str(value))
+
+
+# Without white space, so that a space in the line is one of a text.
+_encode = json.JSONEncoder(default=_as_text, separators=(",", ":")).encode
