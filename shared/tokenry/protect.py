@@ -335,7 +335,7 @@ class Protection:
         if validate is None:
             return None
         try:
-            info = validate(_plain_token(authorization) or self._token(authorization), confirmation)
+            info = validate(self._token(authorization), confirmation)
             if access is not ANY_TOKEN:
                 access.demand(info)
         except UnknownKey:
@@ -506,13 +506,6 @@ class Protection:
             return Refusal(status=status, headers=tuple(headers))
         headers.append(("Content-Type", "application/json"))
         return Refusal(status=status, headers=tuple(headers), error=body["error"], body=dump_json(body))
-
-
-def _plain_token(authorization: Sequence[str]) -> str | None:
-    """Return the token of a header field as nearly all clients write it; None where more has to be looked at."""
-    if len(authorization) == 1 and (value := authorization[0]).startswith("Bearer "):
-        return value[7:]
-    return None
 
 
 def _confirmed(confirmation: str | Shown | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tokenry.oauth.errors import invalid_request
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_SCHEME = "Bearer "
 # RFC 9110 section 11.2: name=value, the value a token or a quoted string.
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
@@ -43,6 +44,8 @@ def bearer_token(authorization: Sequence[str], *, form: Sequence[str] = (), quer
 
 
 def _from_header(value: str) -> str | None:
+    if value.startswith(_SCHEME):  # as nearly all write it
+        return value[len(_SCHEME) :] or None
     scheme, _, token = value.partition(" ")
     if scheme.lower() != "bearer" or not token:
         return None
