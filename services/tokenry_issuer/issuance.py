@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tokenry.errors import TokenryError
-from tokenry.jose import jws
 from tokenry.jose.jwk import BadSignature
 from tokenry.oauth.client_authentication import ClientAssertion, read_client_assertion, read_client_credential
 from tokenry.oauth.dpop import SCHEME
@@ -316,7 +315,7 @@ class TokenIssuance:
         # 9. sign
         jti = minting.new_jti(self._random_bytes(minting.JTI_BYTES))
         claims = decided.claims.fill(issued_at=issued_at, jti=jti)
-        token = jws.sign({"typ": str(grant.realm.token_type)}, claims, key.private)
+        token = minting.sign_text(claims, grant=grant, signer=key.private)
         expires_at = issued_at + grant.lifetime
         self._count(grant, expires_at=expires_at)
         decided.record.write({"client_address": address, "jti": jti, "kid": kid, "expires_at": expires_at})

@@ -137,7 +137,12 @@ class ClaimsTemplate:
         return b'%b,"exp":%d,"iat":%d,"jti":"%b",%b' % changing
 
 
+def sign_text(claims: bytes, *, grant: Grant, signer: Signer) -> str:
+    """Return *claims*, a JSON text, as a JWT signed by *signer*, with the `typ` that the realm asks for."""
+    return jws.sign({"typ": str(grant.realm.token_type)}, claims, signer)
+
+
 def sign(claims: Mapping[str, Any], *, grant: Grant, signer: Signer) -> Minted:
     """Return *claims* as a JWT signed by *signer*, with the `typ` that the realm asks for (RFC 9068, 2.1)."""
-    token = jws.sign({"typ": str(grant.realm.token_type)}, dump_json(claims), signer)
+    token = sign_text(dump_json(claims), grant=grant, signer=signer)
     return Minted(token=Secret(token), kid=signer.kid, jti=claims["jti"], expires_at=claims["exp"])
