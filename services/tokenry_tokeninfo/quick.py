@@ -173,7 +173,7 @@ class Quick:
             return None
         request_id = request_id_of(headers, self._new_request_id)
         seconds = self._clock.monotonic() - began
-        if isinstance(found, InvalidToken):
+        if isinstance(found, Reason):
             timers[1].observe(seconds)
             self._log_refusal(found, method, route, seconds, request_id, caller=(transport, headers))
             return b"".join((_REFUSED, request_id.encode("ascii"), shared, _REFUSED_END))
@@ -185,7 +185,7 @@ class Quick:
 
     def _log_refusal(
         self,
-        refused: InvalidToken,
+        reason: Reason,
         method: str,
         route: str,
         seconds: float,
@@ -195,7 +195,7 @@ class Quick:
     ) -> None:
         reset = current_request_id.set(request_id)
         try:
-            _REFUSALS[refused.reason].write(_NOTHING)
+            _REFUSALS[reason].write(_NOTHING)
             record_request(
                 method=method,
                 route=route,
@@ -220,8 +220,12 @@ class Quick:
 
     def _judged(
         self, token: str, finished: _Finished | None, policy: AuthPolicy | None, *, began: float
-    ) -> _Finished | InvalidToken | None:
-        """Return the answers to *token* if it has what *policy* asks for, what is wrong with it, or None."""
+    ) -> _Finished | Reason | None:
+        """
+        Return the answers to *token* if it has what *policy* asks for, what is wrong with it, or None.
+
+        Not the exception itself: kept in a local it would hold its own frames, and wait for the garbage collector.
+        """
         try:
             info = self._validation.validate(token, audience=None if policy is None else policy.audience)
             if policy is not None:
@@ -234,7 +238,7 @@ class Quick:
             if self._knows_opaque and token.count(".") != DOTS_OF_A_JWS:
                 return None
             self._measures.validated(self._clock.monotonic() - began, refused)
-            return refused
+            return refused.reason
         except TokenryError:
             return None
         self._measures.validated(self._clock.monotonic() - began)
