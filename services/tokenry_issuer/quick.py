@@ -116,13 +116,10 @@ class QuickTokens:
         request_id = request_id_of(headers, self._new_request_id)
         reset = current_request_id.set(request_id)
         try:
-            found = self._find(headers, body, caller)
+            found = self._find(headers, body, caller, request_id)
             if found is None:
                 return None
-            if isinstance(found, OAuthError):
-                status, answer = found.status, self._refusal(found, request_id)
-            else:
-                status, answer = 200, self._granted(found, request_id)
+            status, answer = found
             self._observe(path, status, self._clock.monotonic() - began, caller.address)
             return answer
         finally:
@@ -136,14 +133,16 @@ class QuickTokens:
             presented_certificate(settings, peer=peer, headers=headers, transport=transport),
         )
 
-    def _find(self, headers: CIMultiDictProxy[str], body: bytes, caller: _Caller) -> bytes | OAuthError | None:
-        """Return the body of the answer to a granted request, the refusal of another, or None for the ordinary way."""
+    def _find(
+        self, headers: CIMultiDictProxy[str], body: bytes, caller: _Caller, request_id: str
+    ) -> tuple[int, bytes] | None:
+        """Return status and answer, or None for the ordinary way."""
         authorization, host = headers.getall(hdrs.AUTHORIZATION, ()), headers.get(hdrs.HOST)
         identity = None
         if caller.certificate is None:  # tokens may be bound to it
             identity = self._decisions.identity(authorization, host, body)
         if identity is not None and (again := self._issuance.again(identity, caller.address)) is not None:
-            return again
+            return 200, self._granted(again, request_id)
         try:
             form = parse_form(body, content_type=FORM)
             if form.one("grant_type") != CLIENT_CREDENTIALS or "client_assertion" in form:
@@ -159,7 +158,25 @@ class QuickTokens:
             certificate=caller.certificate,
             identity=identity,
         )
-        return _at_once(self._issuance, raw)
+        return self._at_once(raw, request_id)
+
+    def _at_once(self, raw: RawRequest, request_id: str) -> tuple[int, bytes] | None:
+        """
+        Return status and answer to *raw*, or None where they have to be waited for.
+
+        A refusal is made into its answer here: kept in a local it would hold its own frames, with the form in them, and
+        wait for the garbage collector.
+        """
+        issuing = self._issuance.issue(raw)
+        try:
+            issuing.send(None)
+        except StopIteration as done:
+            response: TokenResponse = done.value
+            return 200, self._granted(response.to_json(), request_id)
+        except OAuthError as refusal:
+            return refusal.status, self._refusal(refusal, request_id)
+        issuing.close()
+        return None
 
     def _observe(self, path: str, status: int, seconds: float, address: str) -> None:
         timer = self._timers.get((path, status))
@@ -196,17 +213,3 @@ class QuickTokens:
 class _Caller(NamedTuple):
     address: str
     certificate: PresentedCertificate | None
-
-
-def _at_once(issuance: TokenIssuance, raw: RawRequest) -> bytes | OAuthError | None:
-    """Return the body of the answer to *raw*, its refusal, or None where that has to be waited for."""
-    issuing = issuance.issue(raw)
-    try:
-        issuing.send(None)
-    except StopIteration as done:
-        response: TokenResponse = done.value
-        return response.to_json()
-    except OAuthError as refusal:
-        return refusal
-    issuing.close()
-    return None

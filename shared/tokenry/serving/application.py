@@ -386,8 +386,17 @@ class _Front:
         except Exception as error:
             if isinstance(error, web.HTTPException) and error.status < HTTPStatus.BAD_REQUEST:
                 raise  # a redirect or the like, meant as it is
-            refusal = refusal_of(error)
-            return self._fault(request, error) if refusal is None else self._refuse(request, refusal)
+            return self._refused(request, error)
+
+    def _refused(self, request: web.Request, error: Exception) -> web.Response:
+        """
+        Answer *error*.
+
+        Elsewhere than where it was caught: a refusal that is the error itself would, in a local there, hold its own
+        frames, and with them what was sent, until the garbage collector comes.
+        """
+        refusal = refusal_of(error)
+        return self._fault(request, error) if refusal is None else self._refuse(request, refusal)
 
     def _fault(self, request: web.Request, error: Exception) -> web.Response:
         self._metrics.unhandled.inc()

@@ -8,6 +8,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from structlog.testing import capture_logs
 
 from tests.services.issuer.support import FORM, OTHER_SECRET, PASSWORD, SECRET, basic, encoded, running
+from tests.support.garbage import frames_left
 from tokenry.serving.keys import HEALTH
 from tokenry.serving.quick import QUICK_FORMS
 
@@ -86,6 +87,16 @@ async def test_it_is_the_answer_of_the_ordinary_way_with_the_same_record(issuer,
     assert at_once.headers["X-Request-Id"] != ordinary.headers["X-Request-Id"]
     assert records[0] == records[1]
     assert {each["event"] for each in records[0]} >= {"request"}
+
+
+@pytest.mark.parametrize("extra", [{}, {"Connection": "close"}])  # at once, and the ordinary way
+@pytest.mark.parametrize(("form", "client"), REQUESTS)
+async def test_no_request_leaves_its_secrets_to_the_garbage_collector(issuer, form, client, extra):
+    headers = {"Content-Type": FORM} | ({} if client is None else {"Authorization": basic(*client)}) | extra
+    with frames_left() as left:
+        await issuer.call("POST", "/oauth2/token", headers=headers, data=encoded(form))
+        await asyncio.sleep(0.02)  # until the connection has ended
+    assert left == []
 
 
 async def test_both_ways_count_the_same(issuer):

@@ -9,6 +9,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tests.services.tokeninfo.conftest import CALLER, bearer
 from tests.services.tokeninfo.conftest import answered_at_once as quick
 from tests.support.access_tokens import ISSUER, LIFETIME, token
+from tests.support.garbage import frames_left
 from tokenry.jose.jwk import PrivateKey
 from tokenry.jose.jwks import KeySet
 from tokenry.serving.keys import HEALTH
@@ -66,6 +67,17 @@ async def test_so_is_a_refusal(service, method, path, headers, claims, capsys):
         answer = await service.ask(method, path, headers=fields)
         assert (answer.status, answer.body) == (ordinary.status, ordinary.body)
         assert steady(answer.headers) == steady(ordinary.headers)
+
+
+@pytest.mark.parametrize("extra", [{}, {"Connection": "close"}])  # at once, and the ordinary way
+async def test_a_refused_token_leaves_nothing_to_the_garbage_collector(service, extra):
+    with frames_left() as left:
+        for method, path, _ in ROUTES[:2]:
+            answer = await service.ask(method, path, headers=bearer(token(exp=1)) | extra)
+            assert answer.status == 401
+        await service.introspect(token(exp=1))
+        await asyncio.sleep(0.05)  # until the connections have ended
+    assert left == []
 
 
 async def test_a_refusal_is_logged_as_the_ordinary_way_does(service):
