@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 
 from tokenry.errors import ProtocolError, TokenryError
 from tokenry.jose.encoding import b64url_decode, b64url_encode, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 MAX_KID_LENGTH = 256
 """Characters: a thumbprint has 43; a longer id would only be a way to fill our logs."""
@@ -57,6 +57,7 @@ class _Ecdsa:
     crv: str
     size: int
     order: int
+    digest: Callable[[bytes], hashlib._Hash]
     scheme: ec.ECDSA
     order_bytes: bytes = field(init=False)
     half_order_bytes: bytes = field(init=False)
@@ -122,14 +123,16 @@ P256 = _Ecdsa(
     crv="P-256",
     size=32,
     order=0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
-    scheme=ec.ECDSA(hashes.SHA256()),
+    digest=hashlib.sha256,
+    scheme=ec.ECDSA(Prehashed(hashes.SHA256())),
 )
 P384 = _Ecdsa(
     curve=ec.SECP384R1(),
     crv="P-384",
     size=48,
     order=0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
-    scheme=ec.ECDSA(hashes.SHA384()),
+    digest=hashlib.sha384,
+    scheme=ec.ECDSA(Prehashed(hashes.SHA384())),
 )
 ECDSA = {Algorithm.ES256: P256, Algorithm.ES384: P384}
 
@@ -208,7 +211,9 @@ class PublicKey:
             if curve is None:
                 self._key.verify(signature, signing_input, _RSA_PADDING, _SHA256)
             else:
-                self._key.verify(curve.der(signature, low_s=low_s), signing_input, curve.scheme)
+                # Hashed by the standard library: its call costs a microsecond less than the cryptography's.
+                digest = curve.digest(signing_input).digest()
+                self._key.verify(curve.der(signature, low_s=low_s), digest, curve.scheme)
         except InvalidSignature:
             raise BadSignature("the signature does not verify") from None
 

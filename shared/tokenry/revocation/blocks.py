@@ -100,8 +100,8 @@ class Block:
 
     def __contains__(self, fingerprint: bytes) -> bool:
         """Tell whether *fingerprint* is in the block; its expiry is not looked at."""
-        page = self._pages[int.from_bytes(fingerprint[:2], "big") >> self._shift]
-        return _find(page, fingerprint) >= 0
+        page = self._pages[(fingerprint[0] << 8 | fingerprint[1]) >> self._shift]
+        return fingerprint in page and _find(page, fingerprint) >= 0
 
     def expiry(self, fingerprint: bytes) -> int | None:
         """Return the second until which *fingerprint* is in force, or None when it is not in the block."""

@@ -116,6 +116,9 @@ def refusal(status: int, headers: dict[str, str] | None = None) -> web.Response:
     return _Refusal(status, "invalid_request", "this is not a request that can be understood", headers or {})
 
 
+_NOTHING: tuple[Sequence[Any], bool, bytes] = ((), False, b"")
+
+
 class _AnsweringParser:
     """
     aiohttp's parser, without the requests that the connection has answered already.
@@ -153,26 +156,31 @@ class _AnsweringParser:
         The parser stops after some requests until it hears that one was taken, and keeps the bytes of the rest. What is
         answered here makes room, so the rest is asked for: at once, or where requests remain, when those are done.
         """
-        if data or self.kept:
+        if self.kept or self.waits or self._held:
             self.kept += data
-        if self.waits:
-            return (), False, b""
-        messages, upgraded, tail = self._held, False, b""
-        self._held = ()
-        if not messages:
-            messages, upgraded, tail = self._feed()
+            if self.waits:
+                return _NOTHING
+            messages, upgraded, tail = self._held, False, b""
+            self._held = ()
+            if not messages:
+                messages, upgraded, tail = self._feed_kept()
+            alone = False
+        else:
+            messages, upgraded, tail = self._parser.feed_data(data)
+            alone = len(messages) == 1  # the usual: then the parser has not stopped
         while messages and not upgraded:
             rest = self._answer(messages)
-            if self.waits:
-                return (), False, b""
+            if self.waits or (alone and not rest):
+                return _NOTHING
             if rest:
                 if len(rest) < len(messages) or self.kept:
                     self._look_again()
                 return rest, upgraded, tail
-            messages, upgraded, tail = self._feed()
+            messages, upgraded, tail = self._feed_kept()
+            alone = False
         return messages, upgraded, tail
 
-    def _feed(self) -> tuple[Sequence[Any], bool, bytes]:
+    def _feed_kept(self) -> tuple[Sequence[Any], bool, bytes]:
         data, self.kept = self.kept, b""
         fed: tuple[Sequence[Any], bool, bytes] = self._parser.feed_data(data)
         return fed

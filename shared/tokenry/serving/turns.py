@@ -35,11 +35,16 @@ class Turns:
         return len(self._waiting)
 
     def take(self) -> bool:
-        """Tell whether something long may begin at once, and count it; if not, `wait` or `come`."""
+        """
+        Tell whether something long may begin at once, and count it; if not, `wait` or `come`.
+
+        They are counted over several turns, until there are enough to look when a turn ends: to look each time costs
+        more than the few that then wait for one turn in vain.
+        """
         if self._waiting or self._begun >= self._per_turn:
             return False
         self._begun += 1
-        if self._begun == 1:
+        if self._begun == self._per_turn:
             asyncio.get_running_loop().call_soon(self._next)
         return True
 
