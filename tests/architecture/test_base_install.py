@@ -23,6 +23,7 @@ EXTRAS = (
         "anyio",
         "argon2",
         "asgiref",
+        "awscrt",
         "bcrypt",
         "boto3",
         "botocore",

@@ -140,7 +140,7 @@ def test_the_command_and_each_service_start_in_the_root(root):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may enter a root")
 def test_the_drivers_load_and_byte_code_is_there(root):
-    drivers = "boto3, cassandra.cluster, uvloop, argon2, bcrypt, cryptography, ssl, sqlite3"
+    drivers = "boto3, cassandra.cluster, uvloop, argon2, awscrt.crypto, bcrypt, cryptography, ssl, sqlite3"
     code = f"import {drivers}, tokenry_issuer.app as app; print(app.__cached__)"
     done = inside(root, "-c", code)
     assert done.returncode == 0, done.stderr

@@ -170,7 +170,9 @@ class _AnsweringParser:
             alone = len(messages) == 1  # the usual: then the parser has not stopped
         while messages and not upgraded:
             rest = self._answer(messages)
-            if self.waits or (alone and not rest):
+            if alone and not rest:
+                return _NOTHING
+            if self.waits:
                 return _NOTHING
             if rest:
                 if len(rest) < len(messages) or self.kept:

@@ -34,6 +34,7 @@ import structlog
 from aiohttp import web
 
 from tokenry.errors import ConfigurationError, ProtocolError
+from tokenry.jose.arithmetic import Arithmetic, choose, chosen
 from tokenry.jose.certificates import end_of_chain_file
 from tokenry.serving.access_log import configure_logging
 from tokenry.serving.addresses import ListenAddress, parse_listen_address
@@ -247,6 +248,7 @@ def run(
     """
     writer = configure_logging(settings, service=service)
     try:
+        _choose_arithmetic(settings)
         with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
             runner.run(_run(app_factory, settings, parent, notifier or Notifier({}), traces))
     except ConfigurationError as error:
@@ -256,6 +258,13 @@ def run(
         return EXIT_OK
     finally:
         writer.close()
+
+
+def _choose_arithmetic(settings: ServiceSettings) -> None:
+    try:
+        choose(Arithmetic(settings.verify_with))
+    except ConfigurationError as error:
+        raise ConfigurationError([f"TOKENRY_VERIFY_WITH: {fault}" for fault in error.faults]) from None
 
 
 def _loop_factory(settings: ServiceSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -303,7 +312,7 @@ async def _run(
         await stack.enter_async_context(notifying(notifier, app[HEALTH]))
         gc.collect()
         gc.freeze()  # what was loaded at start lives as long as the process; no collection need look at it
-        _log.info("listening", addresses=list(server.addresses), pid=os.getpid())
+        _log.info("listening", addresses=list(server.addresses), pid=os.getpid(), verifies_with=str(chosen()))
         await stop.asked()
         _log.info("draining", settle_seconds=settings.drain_seconds)
         app[HEALTH].drain()

@@ -79,6 +79,29 @@ def test_a_stop_finishes_what_is_in_flight_and_exits_0(number, loop):
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["draining", "request", "stopped"]
 
 
+@pytest.mark.parametrize(("asked", "used"), [("auto", "aws-lc"), ("aws-lc", "aws-lc"), ("openssl", "openssl")])
+def test_it_says_what_signatures_are_verified_with(asked, used):
+    with service(TOKENRY_VERIFY_WITH=asked) as (_, lines):
+        assert lines[-1]["verifies_with"] == used
+
+
+def test_it_does_not_start_where_the_arithmetic_that_is_asked_for_is_faulty(tmp_path):
+    faulty = tmp_path / "awscrt"
+    faulty.mkdir()
+    (faulty / "__init__.py").touch()
+    (faulty / "crypto.py").write_text(
+        "class EC:\n"
+        "    new_key_from_der_data = classmethod(lambda cls, der: cls())\n"
+        "    def verify(self, digest, signature): return True\n"
+    )
+    with service(TOKENRY_VERIFY_WITH="aws-lc", PYTHONPATH=str(tmp_path)) as (process, _):
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == 2
+        assert "TOKENRY_VERIFY_WITH: aws-lc: awscrt is not installed, too old or faulty; install" in err
+    with service(PYTHONPATH=str(tmp_path)) as (_, lines):
+        assert lines[-1]["verifies_with"] == "openssl"
+
+
 def test_while_settling_it_is_not_ready_and_still_answers():
     with service(TOKENRY_DRAIN_SECONDS="5s") as (process, lines):
         address = lines[-1]["addresses"][0]
