@@ -39,11 +39,16 @@ class VerifiedToken:
         issuer: The trusted issuer that it comes from.
         key: The key that verified it.
         keys: The last key set that had the key.
+        expires: Unix seconds: its `exp`, as a float, which compares to a time in a third of what an int takes.
         not_before: Unix seconds: the later of `iat` and `nbf`.
+        lives_too_long: Whether it lives longer than its issuer's tokens may.
+        is_bound: Whether it has a `cnf`: it is good only with what its sender has to show.
         missed: The mark of the last list that did not hit it, and the time it was asked at.
     """
 
-    __slots__ = ("info", "issuer", "judged", "key", "keys", "missed", "not_before")
+    __slots__ = (
+        "expires", "info", "is_bound", "issuer", "judged", "key", "keys", "lives_too_long", "missed", "not_before",
+    )  # fmt: skip
 
     def __init__(
         self, *, info: TokenInfo, judged: JudgedToken, issuer: TrustedIssuer, key: PublicKey, keys: KeySet
@@ -54,7 +59,10 @@ class VerifiedToken:
         self.issuer = issuer
         self.key = key
         self.keys = keys
-        self.not_before: int = max(info.iat, info.claims["nbf"]) if "nbf" in info.claims else info.iat
+        self.expires = float(info.exp)
+        self.not_before = float(max(info.iat, info.claims["nbf"]) if "nbf" in info.claims else info.iat)
+        self.lives_too_long = info.exp - info.iat > issuer.max_token_lifetime
+        self.is_bound = "cnf" in info.claims
         self.missed: tuple[object, float] = (None, 0.0)
 
     def is_verified_by(self, keys: KeySet | None) -> bool:

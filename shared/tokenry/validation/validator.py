@@ -142,22 +142,34 @@ class Validator:
             ValidatorNotReady: No keys of the issuer, no list, or one that is too old. What can be refused
                 without them is refused.
         """
-        verified = self._verified.get(token)
-        if verified is not None and not verified.is_verified_by(keys):
+        policy, verified = self.policy, self._verified.get(token)
+        if verified is not None and verified.keys is not keys and not verified.is_verified_by(keys):
             self._verified.forget(token)
             verified = None
         is_new = verified is None
         if verified is None:
-            verified = self._verify(token, keys)
+            verified = self._verify(token, keys)  # steps 1 to 5
         info = verified.info
-        self._check_times(verified, now)  # step 6
-        self._check_audience(info, audience)  # step 7
-        if "cnf" in info.claims or confirmation.__class__ is Shown:
+        # Step 6. The comparisons are such that a *now* that is no number refuses.
+        if not now < verified.expires or not verified.not_before <= now + policy.leeway or verified.lives_too_long:
+            raise InvalidToken(_untimely(verified, now, policy.leeway))
+        # Step 7.
+        audiences = self._audiences
+        if (audiences is not None and audiences.isdisjoint(info.aud)) or not (audience is None or audience in info.aud):
+            raise InvalidToken(Reason.WRONG_AUDIENCE)
+        if verified.is_bound or confirmation.__class__ is Shown:
             _check_confirmation(info, confirmation)
-        self._check_revocation(verified, revocations, list_age, now)  # step 8
+        # Step 8. What is revoked on an old list stays revoked; what is not, is good only on one that is fresh.
+        asked, mark = self._list
+        missed_by, asked_at = verified.missed
+        if asked is not revocations or missed_by is not mark or not asked_at <= now:
+            self._ask(verified, revocations, now)
+        if policy.requires_list and not (revocations is not None and list_age <= policy.list_refuse_age):
+            raise ValidatorNotReady(Unready.NO_LIST if revocations is None else Unready.LIST_TOO_OLD)
         if is_new:
             self._verified.admit(token, verified)
-        if not scope <= info.scope:  # step 9
+        # Step 9.
+        if scope and not scope <= info.scope:
             raise InsufficientScope(scope - info.scope)
         return info
 
@@ -221,52 +233,28 @@ class Validator:
             self._headers = {}
         self._headers[head] = header
 
-    def _check_times(self, verified: VerifiedToken, now: float) -> None:
-        """Comparisons are such that a *now* that is no number refuses."""
-        info = verified.info
-        if not now < info.exp:
-            raise InvalidToken(Reason.EXPIRED)
-        if not verified.not_before <= now + self.policy.leeway:
-            raise InvalidToken(Reason.NOT_YET_VALID)
-        if info.exp - info.iat > verified.issuer.max_token_lifetime:
-            raise InvalidToken(Reason.LIFETIME_TOO_LONG)
-
-    def _check_audience(self, info: TokenInfo, audience: str | None) -> None:
-        if self._audiences is not None and self._audiences.isdisjoint(info.aud):
-            raise InvalidToken(Reason.WRONG_AUDIENCE)
-        if audience is not None and audience not in info.aud:
-            raise InvalidToken(Reason.WRONG_AUDIENCE)
-
-    def _check_revocation(
-        self, verified: VerifiedToken, revocations: RevocationList | None, list_age: float, now: float
-    ) -> None:
-        """What is revoked on an old list stays revoked; what is not, is good only on one that is fresh."""
-        if revocations is not None:
-            self._check_list(verified, revocations, now)
-        if not self.policy.requires_list:
-            return
-        if revocations is None:
-            raise ValidatorNotReady(Unready.NO_LIST)
-        if not list_age <= self.policy.list_refuse_age:
-            raise ValidatorNotReady(Unready.LIST_TOO_OLD)
-
-    def _check_list(self, verified: VerifiedToken, revocations: RevocationList, now: float) -> None:
+    def _ask(self, verified: VerifiedToken, revocations: RevocationList | None, now: float) -> None:
         """
-        Ask the list, unless this very list has been asked.
+        Ask the list, and note that it does not hit, so that this very list need not be asked again later than *now*.
 
         Tokens keep a mark of the list instead of the list, which would stay in memory with them.
         """
+        if revocations is None:
+            return
         current = self._list
         if current[0] is not revocations:
             current = self._list = (revocations, object())
-        mark = current[1]
-        missed_by, asked_at = verified.missed
-        if missed_by is mark and asked_at <= now:
-            return
         hit = revocations.hits(verified.judged, now=now)
         if hit is not None:
             raise RevokedToken(hit, verified.info)
-        verified.missed = (mark, now)
+        verified.missed = (current[1], now)
+
+
+def _untimely(verified: VerifiedToken, now: float, leeway: float) -> Reason:
+    """Return what is wrong with the times of a token that is not good at *now*."""
+    if not now < verified.expires:
+        return Reason.EXPIRED
+    return Reason.LIFETIME_TOO_LONG if verified.not_before <= now + leeway else Reason.NOT_YET_VALID
 
 
 def _check_confirmation(info: TokenInfo, confirmation: str | Shown | Confirmation | None) -> None:
