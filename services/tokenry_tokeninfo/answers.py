@@ -8,6 +8,7 @@ Consumers look at every member: `scope` is an array, `access_token` is what they
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _json
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from tokenry.oauth.errors import bearer_challenge
 
 if TYPE_CHECKING:
     from tokenry.claims import TokenInfo
+    from tokenry.scope import Scope
 
 DOTS_OF_A_JWS = 2  # a token with another number of them is opaque
 # Consumers of Plan B panic without it, and none of them acts upon it.
@@ -52,10 +54,10 @@ def token_info_parts(token: str, info: TokenInfo) -> tuple[bytes, bytes]:
         token: As received.
         info: What it says.
     """
-    scopes = sorted(info.scope)
+    scope, members = _scope_parts(info.scope)
     before = (
         f'{{"access_token":{_json(token)},"uid":{_json(info.sub)},"realm":{_json(info.realm or "")},'
-        f'"scope":[{",".join(map(_json, scopes))}],"grant_type":"{GRANT_TYPE}","token_type":"Bearer","expires_in":'
+        f'"scope":{scope},"grant_type":"{GRANT_TYPE}","token_type":"Bearer","expires_in":'
     )
     after = [f',"iss":{_json(info.iss)}']
     if info.client_id is not None:
@@ -65,8 +67,15 @@ def token_info_parts(token: str, info: TokenInfo) -> tuple[bytes, bytes]:
     aud = info.claims.get("aud")
     if aud is not None:
         after.append(f'"aud":{_json(aud) if type(aud) is str else "[" + ",".join(map(_json, aud)) + "]"}')
-    after += [f"{_json(name)}:true" for name in scopes if name not in _RESERVED]
-    return before.encode("ascii"), (",".join(after) + "}").encode("ascii")
+    return before.encode("ascii"), f"{','.join(after)}{members}}}".encode("ascii")
+
+
+@lru_cache(maxsize=1024)  # the sets of scopes in use are few, and only those of good tokens come here
+def _scope_parts(scope: Scope) -> tuple[str, str]:
+    """Return the array of *scope*, and a member for each of them, behind a comma."""
+    names = sorted(scope)
+    members = "".join(f",{_json(name)}:true" for name in names if name not in _RESERVED)
+    return f"[{','.join(map(_json, names))}]", members
 
 
 def token_info_body(token: str, info: TokenInfo, *, now: float) -> bytes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import deque
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from aiohttp import hdrs, web
@@ -242,30 +243,52 @@ def auth_middleware(
     presented = certificate or connection_certificate
     protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
 
+    admit_at_once = protection.admit_at_once
+
     def asked(request: web.Request) -> Callable[[], Asked] | None:
         if dpop is None:
             return None
         return lambda: Asked(request.method, request.path, request.headers.getall(_PROOF, []))
 
-    @web.middleware
-    async def authenticate(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        access = access_of(request.match_info.handler, request.method)  # unmarked, where there is no such route
-        if access.public:
-            return await handler(request)
+    is_named = not (realm is None and resource_metadata is None and dpop is None)
+
+    async def wait(request: web.Request, handler: Handler, access: Access, values: list[str], shown: str | None) -> Any:  # noqa: ANN401
         try:
-            values, shown = request.headers.getall(hdrs.AUTHORIZATION, []), presented(request)
-            info = protection.admit_at_once(values, access, confirmation=shown)
-            if info is None:
-                info = await protection.aadmit(values, access, confirmation=shown, asked=asked(request))
+            info = await protection.aadmit(values, access, confirmation=shown, asked=asked(request))
         except Refused as refused:
             return _answer(refused.refusal)
         request[TOKEN], request[_PROTECTION] = info, protection
         return await handler(request)
 
+    # Not `async`: what is judged at once costs no coroutine of its own.
+    @web.middleware
+    def authenticate(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        target = request.match_info.handler
+        access = access_of(target, request.method if isinstance(target, type) else None)
+        if not access.public:
+            values, shown = request.headers.getall(hdrs.AUTHORIZATION, []), presented(request)
+            try:
+                info = admit_at_once(values, access, confirmation=shown)
+            except Refused as refused:
+                return _refusing(refused.refusal)
+            if info is None:
+                return wait(request, handler, access, values, shown)
+            request[TOKEN] = info
+            if is_named:
+                request[_PROTECTION] = protection
+        answer = handler(request)
+        return answer if answer.__class__ is CoroutineType else _awaited(answer)
+
     setattr(authenticate, _CLOSES, protection)
     return authenticate
+
+
+async def _refusing(refusal: Refusal) -> web.StreamResponse:
+    return _answer(refusal)
+
+
+async def _awaited(answer: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    return await answer
 
 
 def connection_certificate(request: web.Request) -> str | None:

@@ -335,7 +335,10 @@ class Protection:
         if validate is None:
             return None
         try:
-            info = validate(self._token(authorization), confirmation)
+            token = bearer_token(authorization)
+            if token is None:
+                raise Refused(self.no_token())
+            info = validate(token, confirmation)
             if access is not ANY_TOKEN:
                 access.demand(info)
         except UnknownKey:

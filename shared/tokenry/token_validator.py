@@ -347,7 +347,8 @@ class TokenValidator:
         self, token: str, scope: Scope, audience: str | None, confirmation: str | Shown | Confirmation | None
     ) -> TokenInfo:
         """Judge, and count a refusal for the report on the revocation that it is due to."""
-        now, monotonic = self._clock.now(), self._clock.monotonic()
+        clock = self._clock
+        now, monotonic = clock.now(), clock.monotonic()
         keys, revocations = self._keys.snapshot(), self._revocations.snapshot()
         held, age = None, 0.0
         if revocations is not None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _SCHEME = "Bearer "
+_BEFORE_TOKEN = len(_SCHEME)
 # RFC 9110 section 11.2: name=value, the value a token or a quoted string.
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
@@ -33,7 +34,11 @@ def bearer_token(authorization: Sequence[str], *, form: Sequence[str] = (), quer
     if len(authorization) > 1:
         message = "the Authorization header was sent more than once"
         raise invalid_request(message)
-    in_header = _from_header(authorization[0]) if authorization else None
+    in_header = None
+    if authorization:
+        value = authorization[0]
+        # As nearly all write it.
+        in_header = value[_BEFORE_TOKEN:] or None if value.startswith(_SCHEME) else _from_header(value)
     if not form and not query:  # nearly all
         return in_header
     found = [*form, *query] if in_header is None else [in_header, *form, *query]
@@ -44,8 +49,6 @@ def bearer_token(authorization: Sequence[str], *, form: Sequence[str] = (), quer
 
 
 def _from_header(value: str) -> str | None:
-    if value.startswith(_SCHEME):  # as nearly all write it
-        return value[len(_SCHEME) :] or None
     scheme, _, token = value.partition(" ")
     if scheme.lower() != "bearer" or not token:
         return None
