@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import hdrs
+from multidict import istr
 
 from tokenry.errors import TokenryError
 from tokenry.oauth.errors import OAuthError
@@ -53,6 +54,7 @@ _GRANTED = (
 )
 _SECURITY = "\r\nX-Content-Type-Options: nosniff\r\nDate: "
 _NO_QUERY = parse_query("")
+_PROOF = istr("DPoP")  # lowered once
 
 
 class QuickTokens:
@@ -107,8 +109,8 @@ class QuickTokens:
         began = self._clock.monotonic()
         if headers.get(hdrs.CONTENT_TYPE) != FORM or hdrs.CONTENT_ENCODING in headers or hdrs.EXPECT in headers:
             return None
-        if "DPoP" in headers:
-            return None  # a proof is used up
+        if _PROOF in headers:
+            return None  # it is used up
         try:
             caller = self._caller(headers, transport)
         except TokenryError:

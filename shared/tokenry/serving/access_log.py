@@ -298,12 +298,18 @@ class RepeatedRecord:
 
     def write(self, changing: Mapping[str, object]) -> None:
         """Log the event, as `record` does, with what is *changing* besides: texts, numbers, None, lists of those."""
+        if not self.write_text("".join([f',"{name}":{_as_json(value)}' for name, value in changing.items()])):
+            _plain.info(self.event, **self.members, **changing)
+
+    def write_text(self, changing: str) -> bool:
+        """
+        Log the event with what is *changing*, or tell that it has to be logged by `write`.
+
+        Args:
+            changing: Members in JSON as `write` makes them, each behind a comma.
+        """
         short = _short_way
-        if short is not None and short.open:
-            text = "".join([f',"{name}":{_as_json(value)}' for name, value in changing.items()])
-            if short.write_repeated(self, text):
-                return
-        _plain.info(self.event, **self.members, **changing)
+        return short is not None and short.open and short.write_repeated(self, changing)
 
 
 def _as_json(value: object) -> str:
@@ -332,13 +338,9 @@ def record_request(*, method: str, route: str, status: int, seconds: float, clie
         request = RepeatedRecord("request", {"method": method, "route": route, "status": status})
         if len(_requests) < MAX_ROUTES:
             _requests[method, route, status] = request
-    short = _short_way
-    if short is not None and short.open:
-        # Of the two ways to round, this one takes a third of the time; they give the same number.
-        text = f',"seconds":{seconds:.6f},"client_address":{_quoted(client_address)}'
-        if short.write_repeated(request, text):
-            return
-    request.write({"seconds": round(seconds, 6), "client_address": client_address})
+    # Of the two ways to round, this one takes a third of the time; they give the same number.
+    if not request.write_text(f',"seconds":{seconds:.6f},"client_address":{_quoted(client_address)}'):
+        request.write({"seconds": round(seconds, 6), "client_address": client_address})
 
 
 class _LineLogger:
