@@ -126,11 +126,12 @@ class _AnsweringParser:
     Where one of them waits for its turn, it and what comes behind it are held back here, in their order.
 
     Attributes:
+        message_consumed: The parser's own; to be called for each request that was answered.
         waits: Whether the first request held back waits for its turn.
         kept: Bytes that came meanwhile.
     """
 
-    __slots__ = ("_answer", "_held", "_look_again", "_parser", "kept", "waits")
+    __slots__ = ("_answer", "_feed", "_held", "_look_again", "_parser", "kept", "message_consumed", "waits")
 
     def __init__(
         self,
@@ -139,6 +140,8 @@ class _AnsweringParser:
         look_again: Callable[[], None],
     ) -> None:
         self._parser = parser
+        self._feed = parser.feed_data
+        self.message_consumed = parser.message_consumed
         self._answer = answer
         self._look_again = look_again
         self._held: Sequence[Any] = ()
@@ -166,7 +169,7 @@ class _AnsweringParser:
                 messages, upgraded, tail = self._feed_kept()
             alone = False
         else:
-            messages, upgraded, tail = self._parser.feed_data(data)
+            messages, upgraded, tail = self._feed(data)
             alone = len(messages) == 1  # the usual: then the parser has not stopped
         while messages and not upgraded:
             rest = self._answer(messages)
@@ -184,7 +187,7 @@ class _AnsweringParser:
 
     def _feed_kept(self) -> tuple[Sequence[Any], bool, bytes]:
         data, self.kept = self.kept, b""
-        fed: tuple[Sequence[Any], bool, bytes] = self._parser.feed_data(data)
+        fed: tuple[Sequence[Any], bool, bytes] = self._feed(data)
         return fed
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever else aiohttp wants of its parser
