@@ -33,6 +33,22 @@ async def test_a_few_begin_in_a_turn_and_as_many_in_the_next():
     assert [turns.take() for _ in range(3)] == [True, True, False]
 
 
+async def test_they_are_counted_over_several_turns_and_never_more_begin_in_one():
+    turns, waited = Turns(per_turn=3), []
+    for number in range(12):  # one a turn: nobody but the loop is asked for anything before the third
+        if not turns.take():
+            turns.wait(lambda number=number: waited.append(number))
+        await turn_over()
+    for _ in range(3):
+        await turn_over()
+    assert waited == []
+    assert turns.take()
+    await turn_over()
+    assert [turns.take() for _ in range(4)] == [True, True, False, False], "one of them began in the turn before"
+    await turn_over()
+    assert [turns.take() for _ in range(4)] == [True, True, True, False]
+
+
 async def test_those_who_wait_begin_in_their_order_and_before_those_who_come_later():
     turns, begun = Turns(per_turn=2), []
     assert turns.take()
