@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -84,11 +85,14 @@ def _openssl(key: ec.EllipticCurvePublicKey) -> Verifier:
 
 
 _OPENSSL: Final = _openssl
+_OTHERS: Final = frozenset({"darwin", "win32"})  # where awscrt asks the system's library, whatever that does
 _makers: Callable[[ec.EllipticCurvePublicKey], Verifier] | None = None
 
 
 def _aws_lc() -> Callable[[ec.EllipticCurvePublicKey], Verifier] | None:
-    """Return what makes verifiers of AWS-LC, if they can be trusted here."""
+    """Return what makes verifiers of AWS-LC, if it is there and can be trusted."""
+    if sys.platform in _OTHERS:
+        return None
     try:
         from awscrt.crypto import EC
     except ImportError:  # not installed, or without these keys
