@@ -42,13 +42,15 @@ from tokenry.protect import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
     from tokenry.claims import TokenInfo
     from tokenry.client.access_token import AccessToken, TokenSource
     from tokenry.protect import Judge
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _REMEMBERED_TOKENS: Final = 8  # that this source gave lately, to know them again at another origin
 _PROOF: Final = "DPoP"
@@ -244,47 +246,54 @@ def auth_middleware(
     protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
 
     admit_at_once = protection.admit_at_once
+    is_named = realm is not None or resource_metadata is not None  # else its answers are those of `_UNNAMED`
 
-    def asked(request: web.Request) -> Callable[[], Asked] | None:
-        if dpop is None:
-            return None
-        return lambda: Asked(request.method, request.path, request.headers.getall(_PROOF, []))
-
-    is_named = not (realm is None and resource_metadata is None and dpop is None)
-
-    async def wait(request: web.Request, handler: Handler, access: Access, values: list[str], shown: str | None) -> Any:  # noqa: ANN401
+    async def wait(
+        request: web.Request, handler: Handler, access: Access, values: list[str], shown: str | None
+    ) -> web.StreamResponse:
         try:
-            info = await protection.aadmit(values, access, confirmation=shown, asked=asked(request))
+            info = await protection.aadmit(values, access, confirmation=shown, asked=lambda: _asked(request))
         except Refused as refused:
             return _answer(refused.refusal)
         request[TOKEN], request[_PROTECTION] = info, protection
         return await handler(request)
 
-    # Not `async`: what is judged at once costs no coroutine of its own.
     @web.middleware
-    def authenticate(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-        target = request.match_info.handler
+    def authenticate(request: web.Request, handler: Handler) -> Coroutine[Any, Any, web.StreamResponse]:
+        """Return the coroutine of the handler, where the token is judged at once: none of ours stands around it."""
+        target = request.match_info.handler  # unmarked, where there is no such route
         access = access_of(target, request.method if isinstance(target, type) else None)
         if not access.public:
-            values, shown = request.headers.getall(hdrs.AUTHORIZATION, []), presented(request)
             try:
+                values, shown = request.headers.getall(hdrs.AUTHORIZATION, []), presented(request)
                 info = admit_at_once(values, access, confirmation=shown)
             except Refused as refused:
                 return _refusing(refused.refusal)
+            except Exception as error:  # noqa: BLE001 -- whoever awaits gets it
+                return _raising(error)
             if info is None:
                 return wait(request, handler, access, values, shown)
             request[TOKEN] = info
             if is_named:
                 request[_PROTECTION] = protection
         answer = handler(request)
-        return answer if answer.__class__ is CoroutineType else _awaited(answer)
+        # A middleware around us may make a task of it, which a `web.View` cannot become.
+        return answer if type(answer) is CoroutineType else _awaited(answer)
 
     setattr(authenticate, _CLOSES, protection)
     return authenticate
 
 
+def _asked(request: web.Request) -> Asked:
+    return Asked(request.method, request.path, request.headers.getall(_PROOF, []))
+
+
 async def _refusing(refusal: Refusal) -> web.StreamResponse:
     return _answer(refusal)
+
+
+async def _raising(error: Exception) -> web.StreamResponse:
+    raise error
 
 
 async def _awaited(answer: Awaitable[web.StreamResponse]) -> web.StreamResponse:

@@ -273,6 +273,114 @@ def test_a_decorator_without_scopes_is_a_mistake(scopes):
         require(*scopes)
 
 
+# --- among other middlewares ---
+
+
+@web.middleware
+async def in_a_task(request, handler):
+    return await asyncio.create_task(handler(request))
+
+
+@web.middleware
+async def catching(request, handler):
+    answer = handler(request)
+    try:
+        return await answer
+    except (ZeroDivisionError, web.HTTPGone, TimeoutError) as error:
+        return web.Response(text=type(error).__name__)
+
+
+@web.middleware
+async def impatient(request, handler):
+    async with asyncio.timeout(0.05):
+        return await handler(request)
+
+
+@web.middleware
+async def seeing_the_token(request, handler):
+    answer = await handler(request)
+    answer.headers["Caller"] = request[TOKEN].sub if TOKEN in request else ""
+    return answer
+
+
+@pytest.mark.parametrize("around", [[], [in_a_task], [seeing_the_token, in_a_task]], ids=["alone", "task", "two"])
+@pytest.mark.parametrize("within", [[], [in_a_task], [seeing_the_token, in_a_task]], ids=["alone", "task", "two"])
+async def test_other_middlewares_stand_around_it_and_within_it(serve, issuer, around, within):
+    app = make_app(issuer.validator())
+    app.middlewares[:] = [*around, *app.middlewares, *within]
+    client = await serve(app)
+    headers = issuer.headers("basket", scope="a b")
+    assert await status(client, "/healthz") == 200
+    for path, expected in (("/plain", 200), ("/both", 200), ("/orders", 403), ("/nowhere", 404)):
+        assert await status(client, path, headers) == expected, path
+    assert await status(client, "/plain") == 401
+    if not within:  # nobody can make a task of a view itself
+        assert await status(client, "/view", headers) == 200
+        async with client.ws_connect("/ws", headers=headers) as ws:
+            assert await ws.receive_str() == "basket"
+
+
+@pytest.mark.parametrize("ours_is_outside", [False, True])
+async def test_what_a_handler_raises_reaches_the_middlewares_around_it(serve, issuer, ours_is_outside):
+    async def divide(request):
+        return web.Response(text=str(1 // 0))
+
+    async def gone(request):
+        raise web.HTTPGone
+
+    async def endless(request):
+        await asyncio.Event().wait()
+
+    ours = auth_middleware(issuer.validator())
+    others = [catching, impatient]
+    app = web.Application(middlewares=[ours, *others] if ours_is_outside else [*others, ours])
+    app.add_routes([web.get("/divide", divide), web.get("/gone", gone), web.get("/endless", endless)])
+    client = await serve(app)
+    for path, name in (("/divide", "ZeroDivisionError"), ("/gone", "HTTPGone"), ("/endless", "TimeoutError")):
+        async with client.get(path, headers=issuer.headers()) as response:
+            assert await response.text() == name
+
+
+async def test_what_fails_before_the_handler_reaches_whoever_awaits_it(serve, issuer):
+    def broken(request):
+        return 1 // 0
+
+    app = web.Application(middlewares=[catching, auth_middleware(issuer.validator(), certificate=broken)])
+    app.add_routes([web.get("/plain", plain)])
+    async with (await serve(app)).get("/plain", headers=issuer.headers()) as response:
+        assert await response.text() == "ZeroDivisionError"
+
+
+async def test_a_judge_that_has_to_wait_is_waited_for(serve, issuer):
+    validator = issuer.validator()
+
+    class Waiting:
+        async def avalidate(self, token, **shown):
+            await asyncio.sleep(0)
+            return await validator.avalidate(token, **shown)
+
+    app = web.Application(middlewares=[in_a_task, auth_middleware(Waiting(), realm="orders")])
+    app.add_routes([web.get("/plain", plain), web.get("/unmarked", unmarked(both)), web.view("/view", Orders)])
+    client = await serve(app)
+    assert await status(client, "/plain") == 401
+    assert await status(client, "/plain", issuer.headers()) == 200
+    assert await status(client, "/view", issuer.headers()) == 200
+    assert await status(client, "/unmarked", issuer.headers(scope="a")) == 403
+
+
+@pytest.mark.parametrize("options", [{}, {"realm": "orders"}, {"resource_metadata": "https://o.test/m"}])
+async def test_a_refusal_behind_a_hidden_mark_is_that_of_the_middleware(serve, issuer, options):
+    app = web.Application(middlewares=[auth_middleware(issuer.validator(), **options)])
+    app.add_routes([web.get("/both", both), web.get("/unmarked", unmarked(both))])
+    client = await serve(app)
+    found = []
+    for path in ("/both", "/unmarked"):
+        async with client.get(path, headers=issuer.headers(scope="a")) as response:
+            found.append((response.status, response.headers["WWW-Authenticate"]))
+    assert found[0] == found[1]
+    assert found[0][0] == 403
+
+
 # --- client ---
 
 
