@@ -42,7 +42,7 @@ from tokenry.protect import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
@@ -249,7 +249,7 @@ def auth_middleware(
     is_named = realm is not None or resource_metadata is not None  # else its answers are those of `_UNNAMED`
 
     async def wait(
-        request: web.Request, handler: Handler, access: Access, values: list[str], shown: str | None
+        request: web.Request, handler: Handler, access: Access, values: Sequence[str], shown: str | None
     ) -> web.StreamResponse:
         try:
             info = await protection.aadmit(values, access, confirmation=shown, asked=lambda: _asked(request))
@@ -265,8 +265,8 @@ def auth_middleware(
         access = access_of(target, request.method if isinstance(target, type) else None)
         if not access.public:
             try:
-                values, shown = request.headers.getall(hdrs.AUTHORIZATION, []), presented(request)
-                info = admit_at_once(values, access, confirmation=shown)
+                values, shown = request.headers.getall(hdrs.AUTHORIZATION, ()), presented(request)
+                info = admit_at_once(values, access, shown)
             except Refused as refused:
                 return _refusing(refused.refusal)
             except Exception as error:  # noqa: BLE001 -- whoever awaits gets it

@@ -171,7 +171,8 @@ def access_of(handler: object, method: str | None = None) -> Access:
         own = mark_of(getattr(handler, method.lower(), None))
         if own is not None:
             return own
-    return mark_of(handler) or ANY_TOKEN
+    found = getattr(handler, _ATTRIBUTE, ANY_TOKEN)
+    return found if isinstance(found, Access) else ANY_TOKEN
 
 
 class PublicPaths:
@@ -323,7 +324,7 @@ class Protection:
         object.__setattr__(self, "_validate_at_once", prompt)
 
     def admit_at_once(
-        self, authorization: Sequence[str], access: Access = ANY_TOKEN, *, confirmation: str | None = None
+        self, authorization: Sequence[str], access: Access = ANY_TOKEN, confirmation: str | None = None
     ) -> TokenInfo | None:
         """
         Do as `aadmit` does where that needs no waiting, without its two coroutines; None: call that.
