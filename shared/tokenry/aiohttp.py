@@ -246,7 +246,8 @@ def auth_middleware(
     protection = Protection(validator=validator, realm=realm, resource_metadata=resource_metadata, dpop=dpop)
 
     admit_at_once = protection.admit_at_once
-    is_named = realm is not None or resource_metadata is not None  # else its answers are those of `_UNNAMED`
+    # Else its answers are those of `_UNNAMED`.
+    is_named = not (realm is None and resource_metadata is None and dpop is None)
 
     async def wait(
         request: web.Request, handler: Handler, access: Access, values: Sequence[str], shown: str | None
