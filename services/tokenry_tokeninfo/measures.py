@@ -53,7 +53,8 @@ class Measures:
             "Validations by result: ok, insufficient_scope, not_ready, or the first step that failed.",
             labels=("result",),
         )
-        self._validations = {str(name): validations.labels(name) for name in (*Result, *Reason)}
+        self._validations = {str(name): validations.labels(name).inc for name in (*Result, *Reason)}
+        self._good = self._validations[Result.OK]
         self._duration = metrics.loop_histogram(
             "tokenry_validation_duration_seconds", "Time of one validation.", buckets=VALIDATION_BUCKETS
         ).labels()
@@ -72,12 +73,13 @@ class Measures:
     def validated(self, seconds: float, error: Exception | None = None) -> None:
         """Count a validation that took *seconds* and ended with *error*, if any."""
         self._duration.observe(seconds)
-        self._validations[_result(error)].inc()
+        if error is None:
+            self._good()
+        else:
+            self._validations[_result(error)]()
 
 
-def _result(error: Exception | None) -> str:
-    if error is None:
-        return Result.OK
+def _result(error: Exception) -> str:
     if isinstance(error, InvalidToken):
         return error.reason
     if isinstance(error, InsufficientScope):

@@ -18,6 +18,8 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
+from aiohttp import hdrs
+
 from tokenry.errors import InvalidToken, Reason, TokenryError, UnknownKey
 from tokenry.revocation.stamps import LIST_HEADER
 from tokenry.serving.access_log import RepeatedRecord, record_request
@@ -158,7 +160,7 @@ class Quick:
                 return None
             route = "/auth/{rest}" if path.startswith(AUTH_BY_HEADER) else "/auth"
         timers = self._timers.get((method, route))
-        values = headers.getall("Authorization", ())
+        values = headers.getall(hdrs.AUTHORIZATION, ())
         if timers is None or len(values) != 1 or not values[0].startswith(_SCHEME) or self._health.draining:
             return None
         shared, second = self._shared_fields()

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from aiohttp import HttpVersion10, hdrs, web
+from multidict import istr
 
 from tokenry.errors import InsufficientScope, InvalidToken, ValidatorNotReady
 from tokenry.jose.encoding import dump_json
@@ -84,6 +85,7 @@ __all__ = [
 MAX_BODY_BYTES = 65_536  # a form with a token of 8 KiB, fully percent-encoded, takes less than half
 OPERATIONS_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/health"})
 
+_REQUEST_ID_FIELD = istr("X-Request-Id")  # lowered once
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger("tokenry.serving.access")
 _H = TypeVar("_H", bound="Callable[..., Awaitable[web.StreamResponse]]")
@@ -443,7 +445,7 @@ def request_ids() -> Callable[[], str]:
 
 def request_id_of(headers: Mapping[str, str], new_request_id: Callable[[], str]) -> str:
     """Return the id that *headers* bring along, if it is a sane one, or else a new one."""
-    given = headers.get("X-Request-Id")
+    given = headers.get(_REQUEST_ID_FIELD)
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
     return new_request_id()
