@@ -51,12 +51,12 @@ def token_info_parts(token: str, info: TokenInfo) -> tuple[bytes, bytes]:
     Return what stands before and after the seconds of `expires_in` in the body for a good token.
 
     Args:
-        token: As received.
+        token: As received, and accepted: base64url and dots, which stand in JSON as they are.
         info: What it says.
     """
     scope, members = _scope_parts(info.scope)
     before = (
-        f'{{"access_token":{_json(token)},"uid":{_json(info.sub)},"realm":{_json(info.realm or "")},'
+        f'{{"access_token":"{token}","uid":{_json(info.sub)},"realm":{_json(info.realm or "")},'
         f'"scope":{scope},"grant_type":"{GRANT_TYPE}","token_type":"Bearer","expires_in":'
     )
     after = [f',"iss":{_json(info.iss)}']
@@ -83,7 +83,7 @@ def token_info_body(token: str, info: TokenInfo, *, now: float) -> bytes:
     Return the body for a good token.
 
     Args:
-        token: As received.
+        token: As received, and accepted.
         info: What it says.
         now: Unix seconds.
     """

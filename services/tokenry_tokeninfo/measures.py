@@ -48,7 +48,7 @@ class Measures:
         revocations: SnapshotSource[RevocationList],
     ) -> None:
         """Add them to *metrics*."""
-        validations = metrics.counter(
+        validations = metrics.loop_counter(
             "tokenry_validations",
             "Validations by result: ok, insufficient_scope, not_ready, or the first step that failed.",
             labels=("result",),

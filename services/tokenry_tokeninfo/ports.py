@@ -31,6 +31,15 @@ class Validation(Protocol):
         """
         ...
 
+    def validate_at_once(self, token: str) -> TokenInfo:
+        """
+        Do as `validate` does for a token of any scope and audience.
+
+        Raises:
+            UnknownKey: Its key is not held, and was not asked for: for who then calls `avalidate`.
+        """
+        ...
+
     def remembers(self, token: str) -> bool:
         """Tell whether *token* need not be verified any more: judging it takes microseconds."""
         ...

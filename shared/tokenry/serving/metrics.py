@@ -23,7 +23,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -104,6 +104,43 @@ class LoopHistogram(Collector):
                 passed += count
                 buckets.append((floatToGoString(bound), passed))  # type: ignore[no-untyped-call]
             family.add_metric(values, buckets, series.total)
+        yield family
+
+
+class LoopCount:
+    """One series of a `LoopCounter`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self) -> None:
+        """Count one."""
+        self.value += 1
+
+
+class LoopCounter(Collector):
+    """A counter that one thread counts with, the event loop's: without a lock. It may be read in any thread."""
+
+    def __init__(self, name: str, documentation: str, *, labels: Sequence[str]) -> None:
+        """Make a counter that has no series yet."""
+        self._name = name
+        self._documentation = documentation
+        self._labels = tuple(labels)
+        self._series: dict[tuple[str, ...], LoopCount] = {}
+
+    def labels(self, *values: str) -> LoopCount:
+        """Return the series of the label *values*; bind it once on a hot path."""
+        if len(values) != len(self._labels):
+            raise ValueError(f"{self._name} has the labels {', '.join(self._labels)}")
+        return self._series.setdefault(values, LoopCount())
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the family."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, series in list(self._series.items()):
+            family.add_metric(values, series.value)
         yield family
 
 
@@ -189,6 +226,12 @@ class Metrics:
     def counter(self, name: str, documentation: str, *, labels: Sequence[str] = ()) -> Counter:
         """Add a counter; `_total` is appended to its *name*."""
         return Counter(name, documentation, labels, registry=self.registry)
+
+    def loop_counter(self, name: str, documentation: str, *, labels: Sequence[str]) -> LoopCounter:
+        """Add a counter that only the event loop's thread counts with, for hot paths."""
+        counter = LoopCounter(name, documentation, labels=labels)
+        self.registry.register(counter)
+        return counter
 
     def gauge(
         self,

@@ -30,9 +30,9 @@ from tokenry.errors import (
     Unready,
     ValidatorNotReady,
 )
-from tokenry.jose.encoding import parse_json_object
+from tokenry.jose.encoding import b64url_decode, parse_json_object
 from tokenry.jose.jwk import MAX_KID_LENGTH, Algorithm, BadSignature
-from tokenry.jose.jws import MalformedJws, decode, parse_header, segments
+from tokenry.jose.jws import MalformedJws, parse_header, segments
 from tokenry.oauth.confirmation import NOTHING, Shown, demanded_by, is_met
 from tokenry.revocation.judged import JudgedToken
 from tokenry.scope import NO_SCOPE, Scope
@@ -186,11 +186,13 @@ class Validator:
         """
         try:
             head, body, tail = segments(token)  # step 1
-            payload, signature = decode(body), decode(tail)
+            payload, signature = b64url_decode(body), b64url_decode(tail)
             known = self._headers.get(head)
             header = known or _read_header(parse_header(head))  # step 2
         except MalformedJws as malformed:
             raise InvalidToken(malformed.reason) from None
+        except ProtocolError:
+            raise InvalidToken(Reason.NOT_CANONICAL) from None
         try:
             claims = parse_json_object(payload)
         except ProtocolError:
