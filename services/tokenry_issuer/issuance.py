@@ -319,9 +319,9 @@ class TokenIssuance:
         token = minting.sign_text(claims, grant=grant, signer=key.private)
         expires_at = issued_at + grant.lifetime
         self._count(grant, expires_at=expires_at)
-        said = f',"client_address":{_quoted(address)},"jti":"{jti}","kid":{_quoted(kid)},"expires_at":{expires_at}'
-        if not decided.record.write_text(said):
-            decided.record.write({"client_address": address, "jti": jti, "kid": kid, "expires_at": expires_at})
+        decided.record.write_text(
+            f',"client_address":{_quoted(address)},"jti":"{jti}","kid":{_quoted(kid)},"expires_at":{expires_at}'
+        )
         return decided.body(token)
 
     async def _exchange(

@@ -171,8 +171,7 @@ def access_of(handler: object, method: str | None = None) -> Access:
         own = mark_of(getattr(handler, method.lower(), None))
         if own is not None:
             return own
-    found = getattr(handler, _ATTRIBUTE, ANY_TOKEN)
-    return found if isinstance(found, Access) else ANY_TOKEN
+    return mark_of(handler) or ANY_TOKEN
 
 
 class PublicPaths:
@@ -336,10 +335,7 @@ class Protection:
         if validate is None:
             return None
         try:
-            token = bearer_token(authorization)
-            if token is None:
-                raise Refused(self.no_token())
-            info = validate(token, confirmation)
+            info = validate(self._token(authorization), confirmation)
             if access is not ANY_TOKEN:
                 access.demand(info)
         except UnknownKey:

@@ -55,6 +55,22 @@ class Edge:
         return call("GET", f"{self.url}{path}", bearer=token, headers=headers)
 
 
+def token_info(processes: Processes, issuer: FakeIssuer, *, listen: str, metrics: str | None = None) -> Process:
+    """Start token info; it is ready where it has *metrics*, else it only lives."""
+    more = {} if metrics is None else {"TOKENRY_METRICS_LISTEN_ADDRESS": metrics}
+    return processes.start(
+        "tokeninfo",
+        [sys.executable, "-m", "tokenry_tokeninfo"],
+        env={
+            "TOKENRY_ISSUER": issuer.issuer,
+            "TOKENRY_LISTEN_ADDRESS": listen,
+            "TOKENRY_DRAIN_SECONDS": "0",
+            **more,
+        },
+        ready_url=f"http://{listen}/healthz" if metrics is None else f"http://{metrics}/readyz",
+    )
+
+
 @pytest.fixture(params=["tcp", "unix socket"])
 def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
     nginx = program("nginx", package="nginx")
@@ -67,17 +83,7 @@ def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
         if request.param == "unix socket":
             listen = upstream = f"unix:{tmp_path}/tokeninfo.sock"
         ready = f"127.0.0.1:{free_port()}"
-        tokeninfo = processes.start(
-            "tokeninfo",
-            [sys.executable, "-m", "tokenry_tokeninfo"],
-            env={
-                "TOKENRY_ISSUER": issuer.issuer,
-                "TOKENRY_LISTEN_ADDRESS": listen,
-                "TOKENRY_METRICS_LISTEN_ADDRESS": ready,
-                "TOKENRY_DRAIN_SECONDS": "0",
-            },
-            ready_url=f"http://{ready}/readyz",
-        )
+        tokeninfo = token_info(processes, issuer, listen=listen, metrics=ready)
         port = free_port()
         text = (GATEWAYS / "nginx.conf").read_text()
         for old, new in (
@@ -199,12 +205,7 @@ def test_nginx_says_503_before_the_first_list(tmp_path: Path) -> None:
         good = issuer.token("basket", scope="orders.read")
         issuer.down = True
         listen, port = f"127.0.0.1:{free_port()}", free_port()
-        processes.start(
-            "tokeninfo",
-            [sys.executable, "-m", "tokenry_tokeninfo"],
-            env={"TOKENRY_ISSUER": issuer.issuer, "TOKENRY_LISTEN_ADDRESS": listen, "TOKENRY_DRAIN_SECONDS": "0"},
-            ready_url=f"http://{listen}/healthz",
-        )
+        token_info(processes, issuer, listen=listen)
         text = (GATEWAYS / "nginx.conf").read_text()
         text = text.replace("server 127.0.0.1:8082;", f"server {listen};")
         text = text.replace("server 127.0.0.1:9000;", f"server {application.server.url.removeprefix('http://')};")
@@ -330,17 +331,7 @@ def other_edge(gateway: str, tmp_path: Path) -> Iterator[Edge]:
     with FakeIssuer() as issuer:
         issuer.serve()
         listen, ready = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        tokeninfo = processes.start(
-            "tokeninfo",
-            [sys.executable, "-m", "tokenry_tokeninfo"],
-            env={
-                "TOKENRY_ISSUER": issuer.issuer,
-                "TOKENRY_LISTEN_ADDRESS": listen,
-                "TOKENRY_METRICS_LISTEN_ADDRESS": ready,
-                "TOKENRY_DRAIN_SECONDS": "0",
-            },
-            ready_url=f"http://{ready}/readyz",
-        )
+        tokeninfo = token_info(processes, issuer, listen=listen, metrics=ready)
         url = started(gateway, tmp_path, processes, tokeninfo=listen, application=application)
         yield Edge(url, issuer, application, tokeninfo)
     processes.end()
@@ -451,12 +442,7 @@ def test_other_gateways_say_503_before_the_first_list(gateway: str, tmp_path: Pa
         good = issuer.token("basket", scope="orders.read")
         issuer.down = True
         listen = f"127.0.0.1:{free_port()}"
-        processes.start(
-            "tokeninfo",
-            [sys.executable, "-m", "tokenry_tokeninfo"],
-            env={"TOKENRY_ISSUER": issuer.issuer, "TOKENRY_LISTEN_ADDRESS": listen, "TOKENRY_DRAIN_SECONDS": "0"},
-            ready_url=f"http://{listen}/healthz",
-        )
+        token_info(processes, issuer, listen=listen)
         url = started(gateway, tmp_path, processes, tokeninfo=listen, application=application)
         before = len(application.seen)
         answer = call("GET", f"{url}/orders", bearer=good)

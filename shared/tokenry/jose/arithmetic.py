@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     Verifier = Callable[[bytes, bytes], None]
     """Returns if the second argument is a DER signature over the first, a digest; raises `InvalidSignature` if not."""
+    Maker = Callable[[ec.EllipticCurvePublicKey], Verifier]
 
 
 class Arithmetic(StrEnum):
@@ -47,28 +49,18 @@ def choose(arithmetic: Arithmetic) -> None:
     Raises:
         ConfigurationError: AWS-LC was asked for, and awscrt is not installed or does not verify as it must.
     """
-    global _makers  # noqa: PLW0603 -- a process has one
-    found = _OPENSSL if arithmetic is Arithmetic.OPENSSL else _aws_lc()
-    if found is None and arithmetic is Arithmetic.AWS_LC:
-        raise ConfigurationError(
-            ["aws-lc: awscrt is not installed, too old or faulty; install the extra tokenry[aws-lc], or choose openssl"]
-        )
-    _makers = found or _OPENSSL
+    global _maker  # noqa: PLW0603 -- a process has one
+    _maker = _found(arithmetic)
 
 
 def chosen() -> Arithmetic:
     """Return what keys that are read now are verified with: `openssl` or `aws-lc`."""
-    if _makers is None:
-        choose(Arithmetic.AUTO)
-    return Arithmetic.OPENSSL if _makers is _OPENSSL else Arithmetic.AWS_LC
+    return Arithmetic.OPENSSL if _current() is _openssl else Arithmetic.AWS_LC
 
 
 def p256_verifier(key: ec.EllipticCurvePublicKey) -> Verifier:
     """Return what verifies signatures over SHA-256 digests by *key*, a key on P-256."""
-    if _makers is None:
-        choose(Arithmetic.AUTO)
-    assert _makers is not None, "chosen"  # noqa: S101 -- for the type checker
-    return _makers(key)
+    return _current()(key)
 
 
 def openssl_verifier(key: ec.EllipticCurvePublicKey, scheme: ec.ECDSA) -> Verifier:
@@ -77,19 +69,28 @@ def openssl_verifier(key: ec.EllipticCurvePublicKey, scheme: ec.ECDSA) -> Verifi
     return lambda digest, signature: verify(signature, digest, scheme)
 
 
-_SCHEME: Final = ec.ECDSA(Prehashed(hashes.SHA256()))
-
-
-def _openssl(key: ec.EllipticCurvePublicKey) -> Verifier:
-    return openssl_verifier(key, _SCHEME)
-
-
-_OPENSSL: Final = _openssl
+_openssl = partial(openssl_verifier, scheme=ec.ECDSA(Prehashed(hashes.SHA256())))
 _OTHERS: Final = frozenset({"darwin", "win32"})  # where awscrt asks the system's library, whatever that does
-_makers: Callable[[ec.EllipticCurvePublicKey], Verifier] | None = None
+_maker: Maker | None = None
 
 
-def _aws_lc() -> Callable[[ec.EllipticCurvePublicKey], Verifier] | None:
+def _current() -> Maker:
+    global _maker  # noqa: PLW0603 -- as above
+    if _maker is None:
+        _maker = _found(Arithmetic.AUTO)
+    return _maker
+
+
+def _found(arithmetic: Arithmetic) -> Maker:
+    found = None if arithmetic is Arithmetic.OPENSSL else _aws_lc()
+    if found is None and arithmetic is Arithmetic.AWS_LC:
+        raise ConfigurationError(
+            ["aws-lc: awscrt is not installed, too old or faulty; install the extra tokenry[aws-lc], or choose openssl"]
+        )
+    return found or _openssl
+
+
+def _aws_lc() -> Maker | None:
     """Return what makes verifiers of AWS-LC, if it is there and can be trusted."""
     if sys.platform in _OTHERS:
         return None
@@ -119,7 +120,7 @@ _S = 0xF7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8
 _DIGEST = bytes.fromhex("af2bdbe1aa9b6ec1e2ade1d694f41fc71a831d0268e9891562113d8a62add1bf")
 
 
-def _verifies(make: Callable[[ec.EllipticCurvePublicKey], Verifier]) -> bool:
+def _verifies(make: Maker) -> bool:
     """Tell whether a published signature is accepted, and refused when a bit of it or of the digest is another one."""
     other_digest = bytes([_DIGEST[0] ^ 1]) + _DIGEST[1:]
     try:

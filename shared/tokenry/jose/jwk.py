@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -59,7 +60,7 @@ class _Ecdsa:
     size: int
     order: int
     digest: Callable[[bytes], hashlib._Hash]
-    scheme: ec.ECDSA
+    verifier: Callable[[ec.EllipticCurvePublicKey], Callable[[bytes, bytes], None]]
     order_bytes: bytes = field(init=False)
     half_order_bytes: bytes = field(init=False)
     zero: bytes = field(init=False)
@@ -125,7 +126,7 @@ P256 = _Ecdsa(
     size=32,
     order=0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
     digest=hashlib.sha256,
-    scheme=ec.ECDSA(Prehashed(hashes.SHA256())),
+    verifier=p256_verifier,
 )
 P384 = _Ecdsa(
     curve=ec.SECP384R1(),
@@ -133,7 +134,7 @@ P384 = _Ecdsa(
     size=48,
     order=0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
     digest=hashlib.sha384,
-    scheme=ec.ECDSA(Prehashed(hashes.SHA384())),
+    verifier=partial(openssl_verifier, scheme=ec.ECDSA(Prehashed(hashes.SHA384()))),
 )
 ECDSA = {Algorithm.ES256: P256, Algorithm.ES384: P384}
 
@@ -172,11 +173,9 @@ class PublicKey:
 
     def __post_init__(self) -> None:
         """Look up once what verifies, not at every verification."""
-        curve, verify = ECDSA.get(self.algorithm), None
-        if curve is not None:
-            verify = p256_verifier(self._key) if curve is P256 else openssl_verifier(self._key, curve.scheme)
+        curve = ECDSA.get(self.algorithm)
         object.__setattr__(self, "_curve", curve)
-        object.__setattr__(self, "_verify", verify)
+        object.__setattr__(self, "_verify", None if curve is None else curve.verifier(self._key))
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any], *, algorithms: Collection[Algorithm] = (Algorithm.ES256,)) -> PublicKey:

@@ -298,16 +298,20 @@ class RepeatedRecord:
 
     def write(self, changing: Mapping[str, object]) -> None:
         """Log the event, as `record` does, with what is *changing* besides: texts, numbers, None, lists of those."""
-        if not self.write_text("".join([f',"{name}":{_as_json(value)}' for name, value in changing.items()])):
+        if not self._write_short("".join([f',"{name}":{_as_json(value)}' for name, value in changing.items()])):
             _plain.info(self.event, **self.members, **changing)
 
-    def write_text(self, changing: str) -> bool:
+    def write_text(self, changing: str) -> None:
         """
-        Log the event with what is *changing*, or tell that it has to be logged by `write`.
+        Do as `write` does, in less time.
 
         Args:
             changing: Members in JSON as `write` makes them, each behind a comma.
         """
+        if not self._write_short(changing):
+            _plain.info(self.event, **self.members, **json.loads(f"{{{changing[1:]}}}"))
+
+    def _write_short(self, changing: str) -> bool:
         short = _short_way
         return short is not None and short.open and short.write_repeated(self, changing)
 
@@ -338,9 +342,8 @@ def record_request(*, method: str, route: str, status: int, seconds: float, clie
         request = RepeatedRecord("request", {"method": method, "route": route, "status": status})
         if len(_requests) < MAX_ROUTES:
             _requests[method, route, status] = request
-    # Of the two ways to round, this one takes a third of the time; they give the same number.
-    if not request.write_text(f',"seconds":{seconds:.6f},"client_address":{_quoted(client_address)}'):
-        request.write({"seconds": round(seconds, 6), "client_address": client_address})
+    # To round so takes a third of the time of `round`, and gives the same number.
+    request.write_text(f',"seconds":{seconds:.6f},"client_address":{_quoted(client_address)}')
 
 
 class _LineLogger:
